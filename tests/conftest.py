@@ -1,0 +1,17 @@
+"""What every test shares: bounded threads and a hypothesis profile without deadlines.
+
+Kept free of heavy imports: a structure test or one of `mimo --help` must not load torch.
+"""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+# Parallel workers would otherwise each start a thread per core; set before torch is imported anywhere.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# Deadlines measure the machine, not the code; derandomized runs fail for everyone or for no one.
+settings.register_profile("mimo", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("mimo")
