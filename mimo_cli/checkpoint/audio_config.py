@@ -64,7 +64,9 @@ class AudioConfig:
             add_post_norm=fields.flag("add_post_norm", True),
             projection_layers=fields.integer("projection_layers", 2),
             rope_theta=fields.number("rope_theta", 640000.0),
-            speech_vocab_size=per_channel(fields.values.get("speech_vocab_size", "1280"), channels, f"{where}: `speech_vocab_size`"),
+            speech_vocab_size=per_channel(
+                fields.values.get("speech_vocab_size", "1280"), channels, f"{where}: `speech_vocab_size`"
+            ),
         )
 
 

@@ -145,7 +145,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(f"`{path}` is missing", hint="name the folder that holds config.json with -m DIR") from None
+        raise CheckpointError(
+            f"`{path}` is missing", hint="name the folder that holds config.json with -m DIR"
+        ) from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as err:
         raise CheckpointError(f"`{path}` cannot be read as JSON: {err}", hint="fetch that file again") from err
 
@@ -179,7 +181,9 @@ def _refuse_unimplemented(fields: Fields) -> None:
 def _layer_list(fields: Fields, key: str, layers: int, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
     entries = fields.integers(key, ... if default is None else default)
     if len(entries) != layers or any(entry not in (0, 1) for entry in entries):
-        raise CheckpointError(f"{fields.where}: `{key}` must hold {layers} entries of 0 or 1, found {len(entries)}: {entries}")
+        raise CheckpointError(
+            f"{fields.where}: `{key}` must hold {layers} entries of 0 or 1, found {len(entries)}: {entries}"
+        )
     return entries
 
 

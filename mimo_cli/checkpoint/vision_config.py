@@ -57,9 +57,13 @@ class VisionConfig:
         full = fields.integers("fullatt_block_indexes", ())
         kinds = fields.integers("vit_window_attn_types", tuple(FULL if i in full else ROW for i in range(depth)))
         if len(kinds) != depth or any(kind not in (FULL, ROW, COLUMN) for kind in kinds):
-            raise CheckpointError(f"{where}: `vit_window_attn_types` must hold {depth} entries of -1, 0 or 1, found {kinds}")
+            raise CheckpointError(
+                f"{where}: `vit_window_attn_types` must hold {depth} entries of -1, 0 or 1, found {kinds}"
+            )
         if full and full != tuple(i for i, kind in enumerate(kinds) if kind == FULL):
-            raise CheckpointError(f"{where}: `fullatt_block_indexes` {full} contradicts `vit_window_attn_types` {kinds}")
+            raise CheckpointError(
+                f"{where}: `fullatt_block_indexes` {full} contradicts `vit_window_attn_types` {kinds}"
+            )
         heads = fields.integer("num_heads", minimum=1)
         kv_heads = fields.integer("num_key_value_heads", heads, minimum=1)
         if heads % kv_heads:

@@ -51,7 +51,7 @@ def expand_block_scales(
     """Expand an FP8 weight stored with one scale per block.
 
     weight [O, I] float8_e4m3fn, as stored; scale_inv [S, ceil(I/B)] float32, multiplied (the vendor's name);
-    row_blocks [O] int64, not decreasing, gives the scale row of each weight row; by default row // B. The product is
+    row_blocks [O] int64 gives the scale row of each weight row, in any order; by default row // B. The product is
     computed in float32, then rounded to `dtype`. Returns a new [O, I] tensor; peak memory is that and one slab of rows.
     Raises CheckpointError if the scale grid does not cover the weight, or if a weight or a scale is not finite.
     """
@@ -63,7 +63,7 @@ def expand_block_scales(
     scales = scale_inv.to(torch.float32)
     if not bool(torch.isfinite(scales).all()):
         raise CheckpointError("a block scale is not finite")
-    codes = weight.view(torch.uint8)
+    codes = weight.contiguous().view(torch.uint8)
     scales = scales * _EXPONENT_GAP
     if not bool(torch.isfinite(scales).all()):  # absurd, but must not become infinity silently
         raise CheckpointError("a block scale is larger than float32 holds with its weights")
@@ -99,7 +99,7 @@ def quantize_blocks(
 
 
 def _grid(row_blocks: Tensor, columns: int, block_columns: int) -> tuple[int, int]:
-    scale_rows = int(row_blocks[-1]) + 1 if len(row_blocks) else 0
+    scale_rows = int(row_blocks.max()) + 1 if len(row_blocks) else 0
     return scale_rows, -(-columns // block_columns)
 
 

@@ -1,13 +1,14 @@
 """MXFP4: two e2m1 codes per byte (low nibble = even input) and one e8m0 scale byte per 32 consecutive inputs.
 
-Owns the arithmetic of the format both ways. A code is a sign bit and a magnitude index 0..7 -> 0, 0.5, 1, 1.5, 2, 3, 4, 6;
-a scale byte s stands for 2^(s - 127). Bytes of a release are copied, never re-encoded: decoding and encoding again keeps
-the values but not the bytes.
+Owns the arithmetic of the format both ways. A code is a sign bit and a magnitude index 0..7 -> 0, 0.5, 1, 1.5, 2, 3,
+4, 6; a scale byte s stands for 2^(s - 127). Bytes of a release are copied, never re-encoded: decoding and encoding
+again keeps the values but not the bytes.
 
 Letters: O output rows, I inputs.
 """
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ _EXPONENT_GAP = 2.0**14
 _SCALES = torch.tensor([math.ldexp(1.0, byte - _SCALE_BIAS) for byte in range(_SCALE_NAN)] + [math.nan])
 """[256] float32. Built by ldexp: byte 0 is 2^-127, a float32 subnormal that no exponent-field shift can give."""
 
-_MIDPOINTS = torch.tensor([(low + high) / 2 for low, high in zip(MAGNITUDES, MAGNITUDES[1:])])
+_MIDPOINTS = torch.tensor([(low + high) / 2 for low, high in pairwise(MAGNITUDES)])
 
 
 def decode(weight: Tensor, weight_scale: Tensor, dtype: torch.dtype) -> Tensor:
@@ -60,7 +61,7 @@ def decode(weight: Tensor, weight_scale: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def encode(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Encode a matrix: per 32 inputs the smallest power of two that keeps every magnitude within 6, then the nearest code.
+    """Encode a matrix: per 32 inputs the smallest power of two that keeps magnitudes within 6, then the nearest code.
 
     weight [O, I] of any float dtype, I a multiple of 32. Returns packed uint8 [O, I/2] and scale bytes uint8 [O, I/32].
     A tie goes to the even magnitude index. Raises CheckpointError if a weight is not finite.
@@ -89,7 +90,7 @@ def _nearest_magnitude(magnitudes: Tensor) -> Tensor:
 
 
 def _decode_codes(packed: Tensor) -> Tensor:
-    """Turn packed codes [n, I/2] uint8 into float32 values [n, I] by moving sign, exponent and mantissa to float16's places."""
+    """Turn packed codes [n, I/2] uint8 into float32 values [n, I]: the bits move to float16's places."""
     bits = packed.to(torch.int16)
     pairs = torch.empty(*packed.shape, 2, dtype=torch.int16)  # [n, I/2, 2]: low nibble, high nibble
     pairs[..., 0] = ((bits << 12) & -0x8000) | ((bits << 9) & 0x0E00)
