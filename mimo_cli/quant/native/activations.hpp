@@ -1,0 +1,73 @@
+// Activations of some tokens, prepared once for all rows that will read them.
+//
+// Integer formats read 8-bit (one plane) or 16-bit fixed point (two planes of 8 bits: value = 256 high + low), scaled by
+// the largest magnitude in each span of 128 columns. Float formats read bfloat16: one plane where that is exact, else
+// a second plane with what the first one lost. int4, mxfp4: the sum of each 32 columns pays for the offset of the codes.
+#pragma once
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+
+#include "matrix.hpp"
+
+namespace mimo {
+
+enum class Precision : int32_t { int8 = 0, exact = 1 };
+
+struct FreeDeleter {
+  void operator()(void* p) const { std::free(p); }
+};
+
+// Grows, never shrinks: a decoding loop allocates once. 64-byte aligned.
+template <class T>
+class Scratch {
+ public:
+  T* ensure(size_t count) {
+    if (count > capacity_) {
+      size_t bytes = (count * sizeof(T) + 63) / 64 * 64;
+      data_.reset(static_cast<T*>(std::aligned_alloc(64, bytes)));
+      if (!data_) std::abort();
+      capacity_ = count;
+    }
+    return data_.get();
+  }
+  T* get() const { return data_.get(); }
+
+ private:
+  std::unique_ptr<T[], FreeDeleter> data_;
+  size_t capacity_ = 0;
+};
+
+struct Activations {
+  int spans = 0;                // columns are padded to whole spans
+  int planes = 1;
+  bool integer = true;
+  Scratch<int8_t> codes;        // integer: [plane][token][spans * 128]
+  Scratch<float> scales;        // integer: [token][spans]
+  Scratch<int32_t> sums;        // integer: [plane][token][spans * 4], sums of 32 codes
+  Scratch<uint16_t> pairs;      // float: [plane][token][spans * 128] bfloat16
+  int tokens = 0;
+
+  void resize(int token_count, int span_count, int plane_count, bool as_integer) {
+    tokens = token_count;
+    spans = span_count;
+    planes = plane_count;
+    integer = as_integer;
+    size_t cells = size_t(planes) * tokens * spans * kSpanCols;
+    if (integer) {
+      codes.ensure(cells);
+      scales.ensure(size_t(tokens) * spans);
+      sums.ensure(size_t(planes) * tokens * spans * 4);
+    } else {
+      pairs.ensure(cells);
+    }
+  }
+  int8_t* code(int plane, int token) const { return codes.get() + (size_t(plane) * tokens + token) * spans * kSpanCols; }
+  int32_t* sum(int plane, int token) const { return sums.get() + (size_t(plane) * tokens + token) * spans * 4; }
+  float* scale(int token) const { return scales.get() + size_t(token) * spans; }
+  uint16_t* pair(int plane, int token) const { return pairs.get() + (size_t(plane) * tokens + token) * spans * kSpanCols; }
+};
+
+inline bool reads_integers(Format format) { return format == Format::int4 || format == Format::mxfp4 || format == Format::int8; }
+
+}  // namespace mimo

@@ -1,0 +1,360 @@
+// AVX-512 kernels (VNNI for integer formats, BF16 and VBMI for float formats). Ice Lake servers, Zen 4 and later.
+//
+// One accumulator register holds 16 rows; activations are broadcast from memory, 4 bytes at a time. The order of all
+// additions of one token depends on the format alone, never on the batch, the threads or the rows asked for.
+#include "isa.hpp"
+
+#if defined(__AVX512VNNI__) && defined(__AVX512BF16__) && defined(__AVX512VBMI__)
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "cpu.hpp"
+
+namespace mimo {
+namespace {
+
+constexpr size_t kPrefetchBytes = 2048;  // ahead of the stream; measured best of 512 B to 8 KiB
+
+inline __m512i broadcast4(const void* p) {
+  int32_t v;
+  std::memcpy(&v, p, 4);
+  return _mm512_set1_epi32(v);
+}
+
+inline void prefetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p + kPrefetchBytes), _MM_HINT_T0); }
+
+inline __m512 half_scales(const uint8_t* p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+
+// ---- integer formats: u8 codes with an offset, times s8 activations ----
+
+template <int G>
+struct Int4Codec {
+  static constexpr int kGroup = G, kLineCols = 8, kScaleBytes = 32;
+  __m512i mask = _mm512_set1_epi8(15);
+  __m512i low(__m512i b) const { return _mm512_and_si512(b, mask); }
+  __m512i high(__m512i b) const { return _mm512_and_si512(_mm512_srli_epi16(b, 4), mask); }
+  static __m512 scales(const uint8_t* p) { return half_scales(p); }
+};
+
+struct Mxfp4Codec {
+  static constexpr int kGroup = 32, kLineCols = 8, kScaleBytes = 16;
+  __m512i mask = _mm512_set1_epi8(15);
+  // twice the e2m1 value plus 12
+  __m512i table = _mm512_broadcast_i32x4(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
+  __m512i low(__m512i b) const { return _mm512_shuffle_epi8(table, _mm512_and_si512(b, mask)); }
+  __m512i high(__m512i b) const { return _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16(b, 4), mask)); }
+  static __m512 scales(const uint8_t* p) {  // 2^(byte - 127), halved for the doubled codes; scalef reaches subnormals
+    __m512i e = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return _mm512_scalef_ps(_mm512_set1_ps(1.f), _mm512_cvtepi32_ps(_mm512_sub_epi32(e, _mm512_set1_epi32(128))));
+  }
+};
+
+struct Int8Codec {
+  static constexpr int kGroup = 128, kLineCols = 4, kScaleBytes = 32;
+  static __m512 scales(const uint8_t* p) { return half_scales(p); }
+};
+
+template <class C, int M, int P>
+void integer_block(const Matrix& w, const uint8_t* stream, const Activations& act, const int32_t* source, __m512 (*acc)[2]) {
+  constexpr int kGroups = kSpanCols / C::kGroup, kLines = C::kGroup / C::kLineCols;
+  const C codec;
+  const int spans = w.spans(), streams = w.streams;
+  const size_t code_bytes = w.code_bytes(), scale_bytes = w.scale_bytes(), span_bytes = w.span_bytes();
+  const int8_t* q[M][P];
+  const int32_t* sum[M][P];
+  const float* scale[M];
+#pragma GCC unroll 8
+  for (int m = 0; m < M; m++) {
+    scale[m] = act.scale(source[m]);
+    acc[m][0] = acc[m][1] = _mm512_setzero_ps();
+#pragma GCC unroll 2
+    for (int p = 0; p < P; p++) q[m][p] = act.code(p, source[m]), sum[m][p] = act.sum(p, source[m]);
+  }
+  for (int s = 0; s < spans; s++, stream += span_bytes) {
+    for (int j = 0; j < streams; j++) {
+      const uint8_t* codes = stream + j * code_bytes;
+      const uint8_t* scales = stream + streams * code_bytes + j * scale_bytes;
+      __m512 span_acc[M];
+#pragma GCC unroll 8
+      for (int m = 0; m < M; m++) span_acc[m] = _mm512_setzero_ps();
+#pragma GCC unroll 4
+      for (int g = 0; g < kGroups; g++) {
+        __m512i dot[M][P];
+#pragma GCC unroll 8
+        for (int m = 0; m < M; m++)
+#pragma GCC unroll 2
+          for (int p = 0; p < P; p++) dot[m][p] = _mm512_set1_epi32(sum[m][p][s * 4 + g]);
+        const int column = s * kSpanCols + g * C::kGroup;
+#pragma GCC unroll 8
+        for (int i = 0; i < kLines; i++, codes += 64) {
+          const __m512i b = _mm512_loadu_si512(codes);
+          prefetch(codes);
+          if constexpr (C::kLineCols == 8) {
+            const __m512i lo = codec.low(b), hi = codec.high(b);
+#pragma GCC unroll 8
+            for (int m = 0; m < M; m++)
+#pragma GCC unroll 2
+              for (int p = 0; p < P; p++) {
+                dot[m][p] = _mm512_dpbusd_epi32(dot[m][p], lo, broadcast4(q[m][p] + column + 8 * i));
+                dot[m][p] = _mm512_dpbusd_epi32(dot[m][p], hi, broadcast4(q[m][p] + column + 8 * i + 4));
+              }
+          } else {
+#pragma GCC unroll 8
+            for (int m = 0; m < M; m++)
+#pragma GCC unroll 2
+              for (int p = 0; p < P; p++) dot[m][p] = _mm512_dpbusd_epi32(dot[m][p], b, broadcast4(q[m][p] + column + 4 * i));
+          }
+        }
+        const __m512 ws = C::scales(scales + g * C::kScaleBytes);
+#pragma GCC unroll 8
+        for (int m = 0; m < M; m++) {
+          __m512i d = dot[m][0];
+          if constexpr (P == 2) d = _mm512_add_epi32(_mm512_slli_epi32(d, 8), dot[m][1]);
+          span_acc[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(d), ws, span_acc[m]);
+        }
+      }
+#pragma GCC unroll 8
+      for (int m = 0; m < M; m++) acc[m][j] = _mm512_fmadd_ps(span_acc[m], _mm512_set1_ps(scale[m][s]), acc[m][j]);
+    }
+  }
+}
+
+// ---- float formats: bfloat16 pairs ----
+
+struct Fp8Codec {
+  static constexpr int kLines = kSpanCols / 4, kPairsPerLine = 2;
+  __m512i high0, high1, low0, low1, sign = _mm512_set1_epi8(char(0x80));
+  Fp8Codec() {  // e4m3fn magnitude -> bfloat16, exact, subnormals included
+    alignas(64) uint8_t high[128], low[128];
+    for (int c = 0; c < 128; c++) {
+      const int e = c >> 3, m = c & 7;
+      float v = e ? std::ldexp(1.f + m / 8.f, e - 7) : std::ldexp(m / 8.f, -6);
+      uint32_t bits;
+      std::memcpy(&bits, &v, 4);
+      if (c == 127) bits = 0x7fc00000;
+      high[c] = uint8_t(bits >> 24), low[c] = uint8_t(bits >> 16);
+    }
+    high0 = _mm512_load_si512(high), high1 = _mm512_load_si512(high + 64);
+    low0 = _mm512_load_si512(low), low1 = _mm512_load_si512(low + 64);
+  }
+  void decode(const uint8_t* p, __m512i (&out)[2]) const {
+    const __m512i b = _mm512_loadu_si512(p);
+    __m512i hi = _mm512_permutex2var_epi8(high0, b, high1);
+    hi = _mm512_ternarylogic_epi32(hi, b, sign, 0xf8);  // hi | (b & sign)
+    const __m512i lo = _mm512_permutex2var_epi8(low0, b, low1);
+    out[0] = _mm512_unpacklo_epi8(lo, hi), out[1] = _mm512_unpackhi_epi8(lo, hi);
+  }
+};
+
+struct Bf16Codec {
+  static constexpr int kLines = kSpanCols / 2, kPairsPerLine = 1;
+  void decode(const uint8_t* p, __m512i (&out)[2]) const { out[0] = _mm512_loadu_si512(p); }
+};
+
+inline __m512 dot_pairs(__m512 acc, __m512i w, const uint16_t* x) {
+  return _mm512_dpbf16_ps(acc, (__m512bh)w, (__m512bh)broadcast4(x));
+}
+
+template <class C, int M, int P>
+void float_block(const Matrix& w, const uint8_t* stream, const Activations& act, const int32_t* source, __m512 (*acc)[2]) {
+  constexpr int U = 4;  // partial sums: they hide the latency of the dot product
+  const C codec;
+  const int spans = w.spans(), streams = w.streams;
+  const size_t code_bytes = w.code_bytes(), span_bytes = w.span_bytes();
+  const float* block_scales = reinterpret_cast<const float*>(stream);
+  stream += w.head_bytes();
+  const uint16_t* x[M][P];
+#pragma GCC unroll 8
+  for (int m = 0; m < M; m++) {
+    acc[m][0] = acc[m][1] = _mm512_setzero_ps();
+#pragma GCC unroll 2
+    for (int p = 0; p < P; p++) x[m][p] = act.pair(p, source[m]);
+  }
+  for (int s = 0; s < spans; s++, stream += span_bytes) {
+    for (int j = 0; j < streams; j++) {
+      const uint8_t* codes = stream + j * code_bytes;
+      __m512 part[M][U];
+#pragma GCC unroll 8
+      for (int m = 0; m < M; m++)
+#pragma GCC unroll 4
+        for (int u = 0; u < U; u++) part[m][u] = _mm512_setzero_ps();
+      for (int i = 0; i < C::kLines; i += U / C::kPairsPerLine) {
+#pragma GCC unroll 4
+        for (int u = 0; u < U; u += C::kPairsPerLine) {
+          __m512i v[2];
+          const int line = i + u / C::kPairsPerLine;
+          codec.decode(codes + size_t(line) * 64, v);
+          prefetch(codes + size_t(line) * 64);
+          const int column = s * kSpanCols + line * 2 * C::kPairsPerLine;
+#pragma GCC unroll 2
+          for (int k = 0; k < C::kPairsPerLine; k++)
+#pragma GCC unroll 8
+            for (int m = 0; m < M; m++)
+#pragma GCC unroll 2
+              for (int p = 0; p < P; p++) part[m][u + k] = dot_pairs(part[m][u + k], v[k], x[m][p] + column + 2 * k);
+        }
+      }
+      float block_scale = 1.f;
+      if (w.format == Format::fp8) std::memcpy(&block_scale, block_scales + size_t(j) * spans + s, 4);
+#pragma GCC unroll 8
+      for (int m = 0; m < M; m++) {
+        const __m512 sum = _mm512_add_ps(_mm512_add_ps(part[m][0], part[m][1]), _mm512_add_ps(part[m][2], part[m][3]));
+        acc[m][j] = _mm512_fmadd_ps(sum, _mm512_set1_ps(block_scale), acc[m][j]);
+      }
+    }
+  }
+}
+
+// ---- epilogues ----
+
+inline __m512 exp_ps(__m512 x) {  // relative error below 2e-7
+  x = _mm512_max_ps(_mm512_min_ps(x, _mm512_set1_ps(88.37f)), _mm512_set1_ps(-103.f));
+  const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.442695041f)), 0);
+  __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
+  r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
+  __m512 p = _mm512_set1_ps(1.9875691500e-4f);
+  for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(c));
+  p = _mm512_fmadd_ps(_mm512_mul_ps(r, r), p, _mm512_add_ps(r, _mm512_set1_ps(1.f)));
+  return _mm512_scalef_ps(p, n);
+}
+
+inline __m512 swiglu(__m512 gate, __m512 up) {
+  const __m512 e = exp_ps(_mm512_sub_ps(_mm512_setzero_ps(), gate));
+  return _mm512_mul_ps(_mm512_div_ps(gate, _mm512_add_ps(e, _mm512_set1_ps(1.f))), up);
+}
+
+inline void finish(const RowsTask& t, int pair, int block, const __m512 (&acc)[2]) {
+  const int left = t.weight->rows - block * kBlockRows;
+  const __mmask16 rows = left >= kBlockRows ? 0xffff : __mmask16((1u << left) - 1);
+  float* out = t.out + size_t(t.target[pair]) * t.out_stride + size_t(block) * kBlockRows;
+  __m512 v = acc[0];
+  if (t.epilogue == Epilogue::swiglu) v = swiglu(acc[0], acc[1]);
+  if (t.epilogue == Epilogue::accumulate) {
+    v = _mm512_mul_ps(v, _mm512_set1_ps(t.factor[pair]));
+    if (!t.first) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(rows, out));
+  }
+  _mm512_mask_storeu_ps(out, rows, v);
+}
+
+using BlockFunction = void (*)(const Matrix&, const uint8_t*, const Activations&, const int32_t*, __m512 (*)[2]);
+
+template <class C, int P>
+BlockFunction integer_function(int m) {
+  static const BlockFunction table[] = {integer_block<C, 1, P>, integer_block<C, 2, P>, integer_block<C, 3, P>, integer_block<C, 4, P>,
+                                        integer_block<C, 5, P>, integer_block<C, 6, P>, integer_block<C, 7, P>, integer_block<C, 8, P>};
+  return table[m - 1];
+}
+
+template <class C, int P>
+BlockFunction float_function(int m) {
+  static const BlockFunction table[] = {float_block<C, 1, P>, float_block<C, 2, P>, float_block<C, 3, P>, float_block<C, 4, P>};
+  return table[m - 1];
+}
+
+BlockFunction block_function(const Matrix& w, int planes, int m) {
+  const bool one = planes == 1;
+  switch (w.format) {
+    case Format::int4:
+      if (w.group == 32) return one ? integer_function<Int4Codec<32>, 1>(m) : integer_function<Int4Codec<32>, 2>(m);
+      if (w.group == 64) return one ? integer_function<Int4Codec<64>, 1>(m) : integer_function<Int4Codec<64>, 2>(m);
+      return one ? integer_function<Int4Codec<128>, 1>(m) : integer_function<Int4Codec<128>, 2>(m);
+    case Format::mxfp4: return one ? integer_function<Mxfp4Codec, 1>(m) : integer_function<Mxfp4Codec, 2>(m);
+    case Format::int8: return one ? integer_function<Int8Codec, 1>(m) : integer_function<Int8Codec, 2>(m);
+    case Format::fp8: return one ? float_function<Fp8Codec, 1>(m) : float_function<Fp8Codec, 2>(m);
+    default: return one ? float_function<Bf16Codec, 1>(m) : float_function<Bf16Codec, 2>(m);
+  }
+}
+
+void rows(const RowsTask& t) {
+  const Matrix& w = *t.weight;
+  const int planes = t.activations->planes;
+  const int widest = reads_integers(w.format) && planes == 1 ? 8 : 4;
+  for (int block = t.block_begin; block < t.block_end; block++) {
+    const uint8_t* stream = w.data + size_t(block) * w.block_bytes();
+    for (int i = 0; i < t.count; i += widest) {
+      const int m = std::min(widest, t.count - i);
+      __m512 acc[8][2];
+      block_function(w, planes, m)(w, stream, *t.activations, t.source + i, acc);
+      for (int k = 0; k < m; k++) finish(t, i + k, block, acc[k]);
+    }
+  }
+}
+
+// ---- preparing activations ----
+
+void prepare_integer(const float* x, int cols, int token, const Matrix& w, Activations* out) {
+  const int offset = w.format == Format::int4 ? 8 : w.format == Format::mxfp4 ? 12 : 128;
+  const float top = out->planes == 2 ? 32512.f : 127.f;  // 127 * 256: the high plane stays within int8
+  for (int s = 0; s < out->spans; s++) {
+    __m512 v[8], largest = _mm512_setzero_ps();
+    unsigned broken = 0;
+    for (int i = 0; i < 8; i++) {
+      const int left = cols - s * kSpanCols - i * 16;
+      const __mmask16 valid = left >= 16 ? 0xffff : left > 0 ? __mmask16((1u << left) - 1) : 0;
+      v[i] = _mm512_maskz_loadu_ps(valid, x + s * kSpanCols + i * 16);
+      largest = _mm512_max_ps(largest, _mm512_abs_ps(v[i]));
+      broken |= _mm512_fpclass_ps_mask(v[i], 0x99);  // NaN or infinity
+    }
+    const float scale = broken ? NAN : _mm512_reduce_max_ps(largest) / top;
+    const float inverse = scale >= 1.17549435e-38f ? 1.f / scale : 0.f;  // all but zero: below float32's normal range
+    out->scale(token)[s] = scale;
+    int32_t sums[2][4] = {};
+    for (int i = 0; i < 8; i++) {
+      const __m512i code = _mm512_cvtps_epi32(_mm512_mul_ps(v[i], _mm512_set1_ps(inverse)));
+      __m512i high = code, low = _mm512_setzero_si512();
+      if (out->planes == 2) {
+        low = _mm512_srai_epi32(_mm512_slli_epi32(code, 24), 24);
+        high = _mm512_srai_epi32(_mm512_sub_epi32(code, low), 8);
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out->code(1, token) + s * kSpanCols + i * 16), _mm512_cvtepi32_epi8(low));
+        sums[1][i / 2] += _mm512_reduce_add_epi32(low);
+      }
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(out->code(0, token) + s * kSpanCols + i * 16), _mm512_cvtepi32_epi8(high));
+      sums[0][i / 2] += _mm512_reduce_add_epi32(high);
+    }
+    for (int p = 0; p < out->planes; p++)  // what the offset of the codes adds, per group of weights
+      for (int g = 0, wide = w.group / 32; g < 4 / wide; g++) {
+        int32_t sum = 0;
+        for (int k = 0; k < wide; k++) sum += sums[p][g * wide + k];
+        out->sum(p, token)[s * 4 + g] = -offset * sum;
+      }
+  }
+}
+
+void prepare_pairs(const float* x, int cols, int token, Activations* out) {
+  for (int c = 0; c < out->spans * kSpanCols; c += 16) {
+    const int left = cols - c;
+    const __mmask16 valid = left >= 16 ? 0xffff : left > 0 ? __mmask16((1u << left) - 1) : 0;
+    const __m512 v = _mm512_maskz_loadu_ps(valid, x + c);
+    const __m256i high = (__m256i)_mm512_cvtneps_pbh(v);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out->pair(0, token) + c), high);
+    if (out->planes == 2) {
+      const __m512 widened = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out->pair(1, token) + c), (__m256i)_mm512_cvtneps_pbh(_mm512_sub_ps(v, widened)));
+    }
+  }
+}
+
+void prepare(const float* x, int cols, int token, const Matrix& w, Activations* out) {
+  if (out->integer) prepare_integer(x, cols, token, w, out);
+  else prepare_pairs(x, cols, token, out);
+}
+
+const Isa kIsa = {"avx512", prepare, rows};
+
+}  // namespace
+
+const Isa* avx512_isa() { return cpu_has_avx512() ? &kIsa : nullptr; }
+
+}  // namespace mimo
+
+#else
+namespace mimo {
+const Isa* avx512_isa() { return nullptr; }
+}  // namespace mimo
+#endif

@@ -1,0 +1,42 @@
+// The two things the network asks for: a dense layer, and a whole layer of experts.
+#pragma once
+#include <vector>
+
+#include "activations.hpp"
+#include "isa.hpp"
+#include "pool.hpp"
+
+namespace mimo {
+
+struct Expert {
+  Matrix gate_up;  // [intermediate, hidden], two streams
+  Matrix down;     // [hidden, intermediate]
+};
+
+class Compute {
+ public:
+  Compute(const Isa* isa, int threads) : isa_(isa), pool_(threads) {}
+  const Isa& isa() const { return *isa_; }
+  int threads() const { return pool_.threads(); }
+  Pool& pool() { return pool_; }
+
+  // y [tokens, rows] = x [tokens, cols] W^T.
+  void linear(const Matrix& w, const float* x, float* y, int tokens, Precision precision);
+
+  // out [tokens, hidden] = sum over the chosen experts, in ascending order of their place in `experts`:
+  // weight * down(silu(gate x) * (up x)). pair_expert [tokens * top_k] indexes `experts`.
+  void moe(const std::vector<Expert>& experts, const int32_t* pair_expert, const float* pair_weight, int tokens, int top_k,
+           const float* x, float* out, Precision precision);
+
+ private:
+  void size(Activations& a, const Matrix& w, const float* x, size_t count, int tokens, Precision precision);
+
+  const Isa* isa_;
+  Pool pool_;
+  Activations inputs_, hidden_;
+  Scratch<float> intermediate_;
+  std::vector<int32_t> begin_, active_, token_, place_;
+  std::vector<float> factor_;
+};
+
+}  // namespace mimo

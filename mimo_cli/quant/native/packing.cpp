@@ -1,0 +1,69 @@
+#include "packing.hpp"
+
+#include <cstring>
+
+namespace mimo {
+namespace {
+
+// Code of (row, column) as the stream stores it; padding has value zero.
+uint8_t code_at(const Matrix& w, const uint8_t* codes, int row, int col) {
+  const bool inside = row < w.rows && col < w.cols;
+  const uint8_t v = inside ? codes[size_t(row) * w.cols + col] : 0;
+  if (w.format == Format::int4) return uint8_t(int8_t(v) + 8) & 15;
+  if (w.format == Format::int8) return uint8_t(int8_t(v) + 128);
+  return v;
+}
+
+void pack_span(const Matrix& w, uint8_t* out, const uint8_t* codes, int row, int col) {
+  for (int r = 0; r < kBlockRows; r++)
+    for (int k = 0; k < kSpanCols; k++) {
+      const int in_row = row + r, in_col = col + k;
+      switch (w.format) {
+        case Format::int4:
+        case Format::mxfp4: {
+          uint8_t& cell = out[(k / 8) * 64 + r * 4 + k % 4];
+          const uint8_t c = code_at(w, codes, in_row, in_col);
+          cell = k % 8 < 4 ? c : uint8_t(cell | c << 4);
+          break;
+        }
+        case Format::int8: out[(k / 4) * 64 + r * 4 + k % 4] = code_at(w, codes, in_row, in_col); break;
+        case Format::fp8: out[(k / 4) * 64 + (r / 4) * 16 + (k % 4 / 2) * 8 + (r % 4) * 2 + k % 2] = code_at(w, codes, in_row, in_col); break;
+        case Format::bf16: {
+          uint16_t v = 0;
+          if (in_row < w.rows && in_col < w.cols) std::memcpy(&v, codes + (size_t(in_row) * w.cols + in_col) * 2, 2);
+          std::memcpy(out + (k / 2) * 64 + r * 4 + (k % 2) * 2, &v, 2);
+        }
+      }
+    }
+}
+
+}  // namespace
+
+void pack_rows(const Matrix& w, uint8_t* data, int which, const void* codes, const void* scales, int row_begin, int row_end) {
+  const size_t code_bytes = w.code_bytes(), scale_bytes = w.scale_bytes(), span_bytes = w.span_bytes();
+  const int group = w.format == Format::int8 ? kSpanCols : w.group, groups = w.format == Format::bf16 ? 0 : (w.cols + group - 1) / group;
+  const auto* source = static_cast<const uint8_t*>(codes);
+  const auto* scale_source = static_cast<const uint8_t*>(scales);
+  const size_t width = w.format == Format::mxfp4 ? 1 : 2;
+  for (int row = row_begin; row < row_end; row += kBlockRows) {
+    const int block = row / kBlockRows;
+    uint8_t* stream = data + size_t(block) * w.block_bytes();
+    if (w.format == Format::fp8)
+      std::memcpy(stream + size_t(which) * w.spans() * 4, scale_source + size_t(block) * w.spans() * 4, size_t(w.spans()) * 4);
+    stream += w.head_bytes();
+    for (int s = 0; s < w.spans(); s++, stream += span_bytes) {
+      pack_span(w, stream + which * code_bytes, source, row, s * kSpanCols);
+      if (!scale_bytes) continue;
+      uint8_t* out = stream + w.streams * code_bytes + which * scale_bytes;
+      for (int g = 0; g < kSpanCols / group; g++)
+        for (int r = 0; r < kBlockRows; r++) {
+          const int at = s * (kSpanCols / group) + g;
+          uint8_t* cell = out + (size_t(g) * kBlockRows + r) * width;
+          if (row + r < w.rows && at < groups) std::memcpy(cell, scale_source + (size_t(row + r) * groups + at) * width, width);
+          else std::memset(cell, 0, width);
+        }
+    }
+  }
+}
+
+}  // namespace mimo

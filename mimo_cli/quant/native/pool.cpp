@@ -1,0 +1,108 @@
+#include "pool.hpp"
+
+#include <chrono>
+
+#if defined(__linux__)
+#include <pthread.h>
+#include <sched.h>
+#endif
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace mimo {
+namespace {
+
+constexpr auto kSpin = std::chrono::microseconds(200);
+constexpr int kSpinsBeforeYield = 2000;
+
+inline void relax() {
+#if defined(__x86_64__)
+  _mm_pause();
+#else
+  std::this_thread::yield();
+#endif
+}
+
+// Spin until ready() holds; give the core away now and then, so an oversubscribed machine still gets on.
+template <class Ready>
+void spin_until(Ready ready) {
+  for (int i = 1; !ready(); i++) {
+    if (i % kSpinsBeforeYield) relax();
+    else std::this_thread::yield();
+  }
+}
+
+void pin(int worker) {
+#if defined(__linux__)
+  cpu_set_t allowed, one;
+  if (sched_getaffinity(0, sizeof allowed, &allowed)) return;
+  int seen = 0;
+  for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+    if (CPU_ISSET(cpu, &allowed) && seen++ == worker) {
+      CPU_ZERO(&one);
+      CPU_SET(cpu, &one);
+      pthread_setaffinity_np(pthread_self(), sizeof one, &one);
+      return;
+    }
+#endif
+}
+
+}  // namespace
+
+void Barrier::wait() {
+  const unsigned phase = phase_.load(std::memory_order_relaxed);
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
+    arrived_.store(0, std::memory_order_relaxed);
+    phase_.store(phase + 1, std::memory_order_release);
+    return;
+  }
+  spin_until([&] { return phase_.load(std::memory_order_acquire) != phase; });
+}
+
+Pool::Pool(int threads) : threads_(threads < 1 ? 1 : threads), barrier_(threads_) {
+  for (int t = 1; t < threads_; t++) workers_.emplace_back([this, t] { work(t); });
+}
+
+Pool::~Pool() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_all();
+  for (auto& w : workers_) w.join();
+}
+
+void Pool::run(const std::function<void(int, int, Barrier&)>& job) {
+  std::lock_guard<std::mutex> turn(turn_);
+  if (threads_ > 1) {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      job_ = &job;
+      busy_.store(threads_ - 1, std::memory_order_relaxed);
+      epoch_.fetch_add(1, std::memory_order_release);
+    }
+    wake_.notify_all();
+  }
+  job(0, threads_, barrier_);
+  spin_until([&] { return busy_.load(std::memory_order_acquire) == 0; });
+}
+
+void Pool::work(int thread) {
+  pin(thread);
+  unsigned seen = 0;
+  for (;;) {
+    const auto limit = std::chrono::steady_clock::now() + kSpin;
+    while (epoch_.load(std::memory_order_acquire) == seen && !stop_ && std::chrono::steady_clock::now() < limit) relax();
+    if (epoch_.load(std::memory_order_acquire) == seen) {
+      std::unique_lock<std::mutex> lock(mutex_);
+      wake_.wait(lock, [&] { return stop_ || epoch_.load(std::memory_order_relaxed) != seen; });
+    }
+    if (stop_) return;
+    seen++;
+    (*job_)(thread, threads_, barrier_);
+    busy_.fetch_sub(1, std::memory_order_release);
+  }
+}
+
+}  // namespace mimo
