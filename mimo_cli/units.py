@@ -53,3 +53,20 @@ def parse_count(text: str) -> int:
     if not match:
         raise UsageError(f"count `{text}` is not a whole number, optionally with k or m", hint="write for example 32k")
     return int(match[1]) * {"": 1, "k": 1024, "m": 1024 * 1024}[match[2].lower()]
+
+
+def parse_duration(text: str) -> float:
+    """Read `30s`, `5m`, `1h30m`, `250ms`, `00:01:30`, `1:30.5` or plain seconds; returns seconds.
+
+    Raises UsageError naming the text.
+    """
+    clock = re.fullmatch(r"\s*(?:([0-9]+):)?([0-9]+):([0-9]+(?:\.[0-9]+)?)\s*", text)
+    if clock:
+        return int(clock[1] or 0) * 3600 + int(clock[2]) * 60 + float(clock[3])
+    if re.fullmatch(r"\s*[0-9]*\.?[0-9]+\s*", text):
+        return float(text)
+    parts = re.findall(r"([0-9]*\.?[0-9]+)\s*(ms|s|m|h)", text, re.IGNORECASE)
+    if not parts or re.sub(r"[0-9]*\.?[0-9]+\s*(ms|s|m|h)|\s", "", text, flags=re.IGNORECASE):
+        raise UsageError(f"time `{text}` is not a duration", hint="write for example 30s, 5m or 00:01:30")
+    factors = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
+    return sum(float(number) * factors[unit.lower()] for number, unit in parts)
