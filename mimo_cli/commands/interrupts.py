@@ -1,0 +1,116 @@
+"""Ways a run ends from outside: signals and a time limit; and the two presses of Ctrl-C while the model writes.
+
+first press while reading the prompt   stop
+first press while thinking             end the thinking, give the answer
+first press while answering            stop, keep what is there
+second press within two seconds        quit at once (so do SIGTERM and SIGHUP)
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn
+
+SECOND_PRESS_S = 2.0
+
+
+class Stopped(BaseException):
+    """The run was ended from outside. Not an Exception, so that no library takes it for a failure to recover from."""
+
+    exit_code = 130
+
+
+class Terminated(Stopped):
+    """SIGTERM; the code is the shell's 128 + 15."""
+
+    exit_code = 143
+
+
+class HungUp(Stopped):
+    """SIGHUP: the terminal is gone; 128 + 1."""
+
+    exit_code = 129
+
+
+class TimeLimitReached(Stopped):
+    """The user's `--timeout` is over."""
+
+    exit_code = 6
+
+
+@contextmanager
+def signals_raise() -> Iterator[None]:
+    """Make SIGTERM and SIGHUP raise in the block, so that temporary files are removed on the way out."""
+    previous: dict[int, Any] = {}
+    is_main = threading.current_thread() is threading.main_thread()
+    for name, stop in (("SIGTERM", Terminated), ("SIGHUP", HungUp)) if is_main else ():
+        number = getattr(signal, name, None)
+        # A signal that the parent asked us to ignore (nohup) stays ignored.
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            previous[number] = signal.signal(number, _raiser(stop))
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _raiser(stop: type[Stopped]) -> Callable[[int, FrameType | None], NoReturn]:
+    def handle(number: int, frame: FrameType | None) -> NoReturn:
+        raise stop
+
+    return handle
+
+
+@contextmanager
+def time_limit(limit_s: float | None) -> Iterator[None]:
+    """Raise TimeLimitReached in the block when `limit_s` seconds are over; None sets no limit."""
+    if limit_s is None:
+        yield
+        return
+    previous = signal.signal(signal.SIGALRM, _raiser(TimeLimitReached))
+    signal.setitimer(signal.ITIMER_REAL, limit_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+class TurnInterrupt:
+    """What Ctrl-C means during one turn. `thinking` and `answering` are set by the one who shows the turn.
+
+    `wants_answer` says that thinking is to end now, `wants_stop` that the turn is to end after the current token.
+    Outside the model's writing (loading, reading the prompt) a press raises KeyboardInterrupt where it happens.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.phase = "reading"
+        self.wants_answer = False
+        self.wants_stop = False
+        self._clock = clock
+        self._last_press_s: float | None = None
+
+    def press(self) -> None:
+        """Take note of one Ctrl-C; raises KeyboardInterrupt if it means to leave at once."""
+        now_s = self._clock()
+        is_second = self._last_press_s is not None and now_s - self._last_press_s <= SECOND_PRESS_S
+        self._last_press_s = now_s
+        if is_second or self.phase == "reading":
+            raise KeyboardInterrupt
+        if self.phase == "thinking" and not self.wants_answer:
+            self.wants_answer = True
+        else:
+            self.wants_stop = True
+
+    @contextmanager
+    def installed(self) -> Iterator["TurnInterrupt"]:
+        """Send SIGINT here during the block."""
+        previous = signal.signal(signal.SIGINT, lambda number, frame: self.press())
+        try:
+            yield self
+        finally:
+            signal.signal(signal.SIGINT, previous)
