@@ -14,6 +14,8 @@ def per_channel(text: str, channels: int, where: str) -> tuple[int, ...]:
         numbers = tuple(int(part) for part in str(text).split("-"))
     except ValueError:
         raise CheckpointError(f"{where} must be a number or numbers joined by dashes, found {text!r}") from None
+    if min(numbers) < 1:
+        raise CheckpointError(f"{where} must hold positive numbers, found {text!r}")
     if len(numbers) == 1:
         return numbers * channels
     if len(numbers) < channels:
@@ -47,9 +49,12 @@ class AudioConfig:
         fields = Fields(values, where)
         fields.require("partial_rotary_factor", (1, 1.0), 1.0)
         fields.require("projection_layers", (1, 2), 2)
-        channels = fields.integer("audio_channels", minimum=1)
+        channels = fields.integer("audio_channels", minimum=1, maximum=1000)
         heads = fields.integer("input_local_attn_heads", minimum=1)
         dim = fields.integer("input_local_dim", minimum=1)
+        head_dim = fields.integer("input_local_head_dim", dim // heads, minimum=2)
+        if head_dim % 2:
+            raise CheckpointError(f"{where}: `input_local_head_dim` must be even, found {head_dim}")
         return cls(
             audio_channels=channels,
             audio_segment_size=fields.integer("audio_segment_size", 6000, minimum=1),
@@ -57,9 +62,9 @@ class AudioConfig:
             input_full_attention=fields.flag("input_full_attention", True),
             input_local_attn_heads=heads,
             input_local_dim=dim,
-            input_local_head_dim=fields.integer("input_local_head_dim", dim // heads, minimum=2),
+            input_local_head_dim=head_dim,
             input_local_intermediate_size=fields.integer("input_local_intermediate_size", minimum=1),
-            input_local_layers=fields.integer("input_local_layers", minimum=1),
+            input_local_layers=fields.integer("input_local_layers", minimum=1, maximum=10_000),
             out_hidden_size=fields.integer("out_hidden_size", minimum=1),
             add_post_norm=fields.flag("add_post_norm", True),
             projection_layers=fields.integer("projection_layers", 2),
@@ -119,17 +124,21 @@ class AudioTokenizerConfig:
         fields.require("kernel_size", (3,), 3)
         fields.require("stride_size", (2,), 2)
         fields.require("avg_pooler", (2,), 2)
-        stages = fields.integer("num_quantizers", minimum=1)
+        stages = fields.integer("num_quantizers", minimum=1, maximum=1000)
         sizes = fields.integers("codebook_size")
-        if not sizes:
-            raise CheckpointError(f"{where}: `codebook_size` is empty")
+        if not sizes or min(sizes) < 1:
+            raise CheckpointError(f"{where}: `codebook_size` must hold positive numbers, found {sizes}")
         window = fields.integers("encoder_attn_window_size", (-1, -1))
         if len(window) != 2:
             raise CheckpointError(f"{where}: `encoder_attn_window_size` must hold two numbers, found {window}")
+        width = fields.integer("d_model", minimum=1)
+        heads = fields.integer("encoder_attention_heads", minimum=1)
+        if width % (2 * heads):
+            raise CheckpointError(f"{where}: `d_model` {width} cannot be split into {heads} heads of even width")
         return cls(
-            d_model=fields.integer("d_model", minimum=1),
-            encoder_layers=fields.integer("encoder_layers", minimum=1),
-            encoder_attention_heads=fields.integer("encoder_attention_heads", minimum=1),
+            d_model=width,
+            encoder_layers=fields.integer("encoder_layers", minimum=1, maximum=10_000),
+            encoder_attention_heads=heads,
             encoder_ffn_dim=fields.integer("encoder_ffn_dim", minimum=1),
             encoder_skip_layer_id=fields.optional_integer("encoder_skip_layer_id"),
             encoder_causal=fields.flag("encoder_causal", True),

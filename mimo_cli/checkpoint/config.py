@@ -5,7 +5,6 @@ Keys without effect on the network are ignored, values that are not implemented 
 Source: text specification, sections 2 to 4.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Literal
 from mimo_cli.checkpoint.audio_config import AudioConfig
 from mimo_cli.checkpoint.fields import Fields
 from mimo_cli.checkpoint.processor_config import ProcessorConfig
+from mimo_cli.checkpoint.untrusted import parse_json_object
 from mimo_cli.checkpoint.vision_config import VisionConfig
 from mimo_cli.errors import CheckpointError
 
@@ -35,9 +35,24 @@ class AttentionConfig:
     has_sink: bool
 
     @property
+    def q_rows(self) -> int:
+        """Rows of all query heads."""
+        return self.num_heads * self.head_dim
+
+    @property
+    def k_rows(self) -> int:
+        """Rows of all key heads."""
+        return self.num_kv_heads * self.head_dim
+
+    @property
+    def v_rows(self) -> int:
+        """Rows of all value heads."""
+        return self.num_kv_heads * self.v_head_dim
+
+    @property
     def qkv_rows(self) -> int:
         """Rows of q, k and v together."""
-        return self.num_heads * self.head_dim + self.num_kv_heads * (self.head_dim + self.v_head_dim)
+        return self.q_rows + self.k_rows + self.v_rows
 
 
 @dataclass(frozen=True)
@@ -101,18 +116,23 @@ class ModelConfig:
         """Build from the parsed JSON; raises CheckpointError for missing, contradictory or unknown settings."""
         fields = Fields(values, where)
         _refuse_unimplemented(fields)
-        layers = fields.integer("num_hidden_layers", minimum=1)
-        experts = fields.integer("n_routed_experts", 0)
+        layers = fields.integer("num_hidden_layers", minimum=1, maximum=10_000)
+        experts = fields.integer("n_routed_experts", 0, maximum=100_000)
         active = fields.integer("num_experts_per_tok", 0)
+        groups, best_groups = fields.integer("n_group", 1, minimum=1), fields.integer("topk_group", 1, minimum=1)
         moe_layer_freq = _layer_list(fields, "moe_layer_freq", layers, default=(0,) * layers if not experts else None)
         if any(moe_layer_freq) and not 0 < active <= experts:
             raise CheckpointError(f"{where}: {active} of {experts} experts per token cannot be routed")
+        if experts % groups or best_groups > groups or active > experts // groups * best_groups:
+            raise CheckpointError(
+                f"{where}: {active} of {experts} experts cannot be chosen from {best_groups} of {groups} groups"
+            )
         return cls(
             model_type=fields.text("model_type"),
             vocab_size=fields.integer("vocab_size", minimum=1),
             hidden_size=fields.integer("hidden_size", minimum=1),
             intermediate_size=fields.integer("intermediate_size", minimum=1),
-            moe_intermediate_size=fields.integer("moe_intermediate_size", 0),
+            moe_intermediate_size=fields.integer("moe_intermediate_size", 0, minimum=1 if any(moe_layer_freq) else 0),
             num_hidden_layers=layers,
             hybrid_layer_pattern=_hybrid_pattern(fields, layers),
             moe_layer_freq=moe_layer_freq,
@@ -123,8 +143,8 @@ class ModelConfig:
             layernorm_epsilon=fields.number("layernorm_epsilon", fields.number("rms_norm_eps", 1e-6)),
             n_routed_experts=experts,
             num_experts_per_tok=active,
-            n_group=fields.integer("n_group", 1, minimum=1),
-            topk_group=fields.integer("topk_group", 1, minimum=1),
+            n_group=groups,
+            topk_group=best_groups,
             norm_topk_prob=fields.flag("norm_topk_prob", True),
             routed_scaling_factor=fields.number("routed_scaling_factor", 1.0),
             max_position_embeddings=fields.integer("max_position_embeddings", minimum=1),
@@ -140,16 +160,16 @@ class ModelConfig:
         )
 
 
-def read_json(path: Path) -> Any:
-    """Parse a JSON file of a checkpoint; raises CheckpointError where it is missing or not JSON."""
+def read_json(path: Path) -> dict[str, Any]:
+    """Parse a JSON file of a checkpoint, one object; raises CheckpointError where it is missing or anything else."""
     try:
-        return json.loads(path.read_text("utf-8"))
+        return parse_json_object(path.read_bytes(), f"`{path}`")
     except FileNotFoundError:
         raise CheckpointError(
             f"`{path}` is missing", hint="name the folder that holds config.json with -m DIR"
         ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as err:
-        raise CheckpointError(f"`{path}` cannot be read as JSON: {err}", hint="fetch that file again") from err
+    except OSError as err:
+        raise CheckpointError(f"`{path}` cannot be read: {err.strerror or err}") from err
 
 
 def token_ids(value: Any) -> tuple[int, ...]:
@@ -221,6 +241,6 @@ def _attention(fields: Fields, sliding: bool) -> AttentionConfig:
 
 def _block_size(fields: Fields) -> tuple[int, int]:
     sizes = fields.section("quantization_config").integers("weight_block_size", (128, 128))
-    if len(sizes) != 2 or min(sizes) < 1:
+    if len(sizes) != 2 or not all(1 <= size <= 1 << 20 for size in sizes):
         raise CheckpointError(f"{fields.where}: `weight_block_size` must hold two positive numbers, found {sizes}")
     return sizes[0], sizes[1]

@@ -3,10 +3,15 @@
 An explicit null counts as absent everywhere (the vendor's files use both).
 """
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
+from mimo_cli.checkpoint.untrusted import shorten
 from mimo_cli.errors import CheckpointError
+
+_LARGEST = 1 << 40
+"""No count, size or id of a model comes near; whatever exceeds it is damage."""
 
 
 class Fields:
@@ -30,18 +35,19 @@ class Fields:
             return default
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             names = " or ".join(kind.__name__ for kind in kinds)
-            raise CheckpointError(f"{self.where}: `{key}` must be {names}, found {value!r}")
+            raise CheckpointError(f"{self.where}: `{key}` must be {names}, found {shorten(value)}")
         return value
 
-    def integer(self, key: str, default: Any = ..., *, minimum: int = 0) -> int:
-        """Read a whole number of at least `minimum`; numbers in strings (the audio part has them) are accepted."""
+    def integer(self, key: str, default: Any = ..., *, minimum: int = 0, maximum: int = _LARGEST) -> int:
+        """Read a whole number within bounds; numbers in strings (the audio part has them) are accepted."""
         value = self._get(key, (int, str), default)
         try:
             number = int(value)
         except (TypeError, ValueError):
-            raise CheckpointError(f"{self.where}: `{key}` must be a whole number, found {value!r}") from None
-        if number < minimum:
-            raise CheckpointError(f"{self.where}: `{key}` must be at least {minimum}, found {number}")
+            raise CheckpointError(f"{self.where}: `{key}` must be a whole number, found {shorten(value)}") from None
+        if not minimum <= number <= maximum:
+            bound = f"at least {minimum}" if number < minimum else f"at most {maximum}"
+            raise CheckpointError(f"{self.where}: `{key}` must be {bound}, found {shorten(value)}")
         return number
 
     def optional_integer(self, key: str) -> int | None:
@@ -50,10 +56,10 @@ class Fields:
 
     def number(self, key: str, default: Any = ...) -> float:
         """Read a finite number as float."""
-        value = float(self._get(key, (int, float), default))
-        if value != value or value in (float("inf"), float("-inf")):
-            raise CheckpointError(f"{self.where}: `{key}` must be finite, found {value!r}")
-        return value
+        value = self._get(key, (int, float), default)
+        if not abs(value) <= sys.float_info.max:  # NaN, infinity, or an integer with hundreds of digits
+            raise CheckpointError(f"{self.where}: `{key}` must be a finite number")
+        return float(value)
 
     def flag(self, key: str, default: Any = ...) -> bool:
         """Read true or false."""
@@ -66,8 +72,8 @@ class Fields:
     def integers(self, key: str, default: Any = ...) -> tuple[int, ...]:
         """Read a list of whole numbers."""
         value = self._get(key, (list, tuple), default)
-        if not all(isinstance(item, int) and not isinstance(item, bool) for item in value):
-            raise CheckpointError(f"{self.where}: `{key}` must be a list of whole numbers, found {value!r}")
+        if not all(type(item) is int and abs(item) <= _LARGEST for item in value):
+            raise CheckpointError(f"{self.where}: `{key}` must be a list of whole numbers, found {shorten(value)}")
         return tuple(value)
 
     def section(self, key: str) -> "Fields":
@@ -80,5 +86,5 @@ class Fields:
         value = default if value is None else value
         if value not in implemented:
             known = ", ".join(repr(item) for item in implemented)
-            raise CheckpointError(f"{self.where}: `{key}` = {value!r} is not implemented (known: {known})")
+            raise CheckpointError(f"{self.where}: `{key}` = {shorten(value)} is not implemented (known: {known})")
         return value

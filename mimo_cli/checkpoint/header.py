@@ -101,7 +101,7 @@ def _read_json_part(path: Path) -> tuple[bytes, int]:
         raise CheckpointError(f"`{path}` cannot be read: {err.strerror or err}") from err
     if len(text) < length:
         raise CheckpointError(
-            f"`{path.name}` is truncated inside its header: {format_bytes(length)} expected, {format_bytes(len(text))} found",
+            f"`{path.name}` is truncated inside its header: {length} bytes expected, {len(text)} found",
             hint=_REFETCH,
         )
     return text, status.st_size

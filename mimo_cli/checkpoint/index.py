@@ -37,7 +37,8 @@ class TensorIndex:
             if twice:
                 name = min(twice)
                 raise CheckpointError(
-                    f"tensor `{shorten(name)}` is in two shards: `{self._tensors[name].shard.name}` and `{header.path.name}`",
+                    f"tensor `{shorten(name)}` is in two shards: "
+                    f"`{self._tensors[name].shard.name}` and `{header.path.name}`",
                     hint="remove the shard that does not belong to this checkpoint",
                 )
             self._tensors.update(header.tensors)

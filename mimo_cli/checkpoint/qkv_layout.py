@@ -1,8 +1,8 @@
 """How the rows of a fused qkv projection are arranged, and how many chunks there are.
 
 The release stores C chunks one after the other; chunk c holds the rows of its q heads, its k heads, its v heads, and
-was quantised on its own, so its grid of scales restarts at its first row. C is `num_key_value_heads` of the global layers,
-for sliding layers and MTP modules too. Plain order [all Q; all K; all V] is C = 1.
+was quantised on its own, so its grid of scales restarts at its first row. C is `num_key_value_heads` of the global
+layers, for sliding layers and MTP modules too. Plain order [all Q; all K; all V] is C = 1.
 
 Read as anything else, the model still speaks, in garbage. Source: text specification, section 8.2.
 """
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mimo_cli.checkpoint.config import AttentionConfig, ModelConfig
 from mimo_cli.checkpoint.index import TensorIndex
+from mimo_cli.checkpoint.names import FP8_SCALE
 from mimo_cli.errors import CheckpointError
 
 QkvChunks = int | Literal["plain"]
@@ -92,7 +93,7 @@ def fused_row_order(attention: AttentionConfig, chunks: int) -> Tensor:
             f"{heads} query and {kv_heads} key/value heads cannot form {chunks} qkv chunks", hint=CHUNKS_HINT
         )
     rows = torch.arange(attention.qkv_rows)
-    parts = rows.split([heads * attention.head_dim, kv_heads * attention.head_dim, kv_heads * attention.v_head_dim])
+    parts = rows.split([attention.q_rows, attention.k_rows, attention.v_rows])
     return torch.cat([part.view(chunks, -1) for part in parts], dim=1).flatten()
 
 
@@ -100,8 +101,8 @@ def _global_grid(index: TensorIndex, config: ModelConfig) -> tuple[int, int] | N
     """Return (weight rows, scale rows) of the first global layer's fused qkv, None where it has no block scales."""
     for layer in range(config.num_hidden_layers):
         name = f"model.layers.{layer}.self_attn.qkv_proj.weight"
-        if not config.is_sliding(layer) and f"{name}_scale_inv" in index and name in index:
-            shapes = index[name].shape, index[f"{name}_scale_inv"].shape
+        if not config.is_sliding(layer) and name + FP8_SCALE in index and name in index:
+            shapes = index[name].shape, index[name + FP8_SCALE].shape
             if len(shapes[0]) == len(shapes[1]) == 2:
                 return shapes[0][0], shapes[1][0]
     return None

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mimo_cli.checkpoint.config import AttentionConfig, ModelConfig
 from mimo_cli.checkpoint.index import TensorIndex
+from mimo_cli.checkpoint.names import FP8_SCALE, MXFP4_SCALE
 from mimo_cli.checkpoint.qkv_layout import (
     CHUNKS_HINT,
     QkvChunks,
@@ -72,10 +73,16 @@ class CheckpointReader:
         tensor = self._read_rows(name, dtype)
         if shape is not None and tuple(tensor.shape) != tuple(shape):
             raise CheckpointError(
-                f"tensor `{name}` in `{self.index[name].shard.name}` has shape {list(tensor.shape)}, {list(shape)} expected",
+                f"tensor `{name}` in `{self.index[name].shard.name}` has shape {list(tensor.shape)}, "
+                f"{list(shape)} expected",
                 hint="config.json and the shards belong to different models",
             )
         return tensor
+
+    def stored_bytes(self, name: str) -> int:
+        """Return the bytes that a tensor and its scales take in the shards."""
+        scales = (f"{name}{suffix}" for suffix in (FP8_SCALE, MXFP4_SCALE))
+        return self.index[name].size_bytes + sum(self.index[s].size_bytes for s in scales if s in self.index)
 
     def qkv(self, prefix: str, attention: AttentionConfig, dtype: torch.dtype) -> Tensor:
         """Return q, k and v of one attention in plain order: [qkv_rows, hidden], rows [all Q; all K; all V].
@@ -86,13 +93,9 @@ class CheckpointReader:
         fused = f"{prefix}.qkv_proj.weight"
         if fused in self.index:
             return self._read_fused(fused, attention, dtype)
-        rows = {
-            "q_proj": attention.num_heads * attention.head_dim,
-            "k_proj": attention.num_kv_heads * attention.head_dim,
-            "v_proj": attention.num_kv_heads * attention.v_head_dim,
-        }
         parts = []
-        for projection, count in rows.items():
+        rows = (("q_proj", attention.q_rows), ("k_proj", attention.k_rows), ("v_proj", attention.v_rows))
+        for projection, count in rows:
             name = f"{prefix}.{projection}.weight"
             self._expect_rows(name, count)
             parts.append(self._read_rows(name, dtype, self._split_row_blocks(name, count, attention)))
@@ -110,7 +113,7 @@ class CheckpointReader:
         self._expect_rows(name, attention.qkv_rows)
         chunks = self.qkv_layout().chunks
         fused_rows = torch.argsort(fused_row_order(attention, chunks))  # plain row -> fused row
-        scale_name = f"{name}_scale_inv"
+        scale_name = name + FP8_SCALE
         row_blocks = None
         if scale_name in self.index:
             found = self.index[scale_name].shape
@@ -129,7 +132,7 @@ class CheckpointReader:
 
         V2-Flash quantised k in as many chunks as there are key/value heads in global layers: 8 scale rows for 768.
         """
-        scale_name = f"{name}_scale_inv"
+        scale_name = name + FP8_SCALE
         if scale_name not in self.index or not self.index[scale_name].shape:
             return None
         found = self.index[scale_name].shape[0]
@@ -150,18 +153,18 @@ class CheckpointReader:
     def _read_rows(
         self, name: str, dtype: torch.dtype, row_blocks: Tensor | None = None, row_order: Tensor | None = None
     ) -> Tensor:
-        """Return a tensor as floats. `row_blocks`: the scale rows of the stored rows; `row_order`: stored rows to take."""
+        """Return a tensor as floats. `row_blocks`: scale rows of the stored rows; `row_order`: stored rows to take."""
         stored = self.raw(name)
         if row_order is not None:
             stored = stored.view(torch.uint8)[row_order].view(stored.dtype)
             row_blocks = row_blocks[row_order] if row_blocks is not None else None
         try:
-            if f"{name}_scale_inv" in self.index:
+            if name + FP8_SCALE in self.index:
                 _expect_dtype(stored, torch.float8_e4m3fn, "block FP8")
-                return expand_block_scales(stored, self.raw(f"{name}_scale_inv"), dtype, self._block, row_blocks)
-            if f"{name}_scale" in self.index:
+                return expand_block_scales(stored, self.raw(name + FP8_SCALE), dtype, self._block, row_blocks)
+            if name + MXFP4_SCALE in self.index:
                 _expect_dtype(stored, torch.uint8, "MXFP4")
-                return decode(stored, self.raw(f"{name}_scale"), dtype)
+                return decode(stored, self.raw(name + MXFP4_SCALE), dtype)
             if dtype.is_floating_point and stored.dtype not in _PLAIN_FLOATS:
                 raise CheckpointError(f"stored as {stored.dtype} without scales; a float dtype expected")
             return stored.to(dtype, copy=True)
@@ -193,7 +196,8 @@ def _map_file(path: Path, expected_bytes: int) -> Tensor:
         raise CheckpointError(f"`{path}` cannot be read: {err}") from err
     if len(view) != expected_bytes:  # reading past the end of a mapped file would kill the process
         raise CheckpointError(
-            f"`{path.name}` changed while it was open: {format_bytes(expected_bytes)} expected, {format_bytes(len(view))} found"
+            f"`{path.name}` changed while it was open: {format_bytes(expected_bytes)} expected, "
+            f"{format_bytes(len(view))} found"
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given buffer is not writable")  # we promise not to write

@@ -53,7 +53,7 @@ class VisionConfig:
         """Read `vision_config`; raises CheckpointError naming what is missing or not implemented."""
         fields = Fields(values, where)
         fields.require("hidden_act", ("silu",), "silu")
-        depth = fields.integer("depth", minimum=1)
+        depth = fields.integer("depth", minimum=1, maximum=10_000)
         full = fields.integers("fullatt_block_indexes", ())
         kinds = fields.integers("vit_window_attn_types", tuple(FULL if i in full else ROW for i in range(depth)))
         if len(kinds) != depth or any(kind not in (FULL, ROW, COLUMN) for kind in kinds):
@@ -68,13 +68,16 @@ class VisionConfig:
         kv_heads = fields.integer("num_key_value_heads", heads, minimum=1)
         if heads % kv_heads:
             raise CheckpointError(f"{where}: {heads} heads cannot share {kv_heads} key/value heads")
+        head_dim = fields.integer("qk_channels", 64, minimum=4)
+        if head_dim % 4:  # half of the rotary pairs turn with the row, half with the column
+            raise CheckpointError(f"{where}: `qk_channels` must be a multiple of 4, found {head_dim}")
         return cls(
             depth=depth,
             hidden_size=fields.integer("hidden_size", minimum=1),
             intermediate_size=fields.integer("intermediate_size", minimum=1),
             num_heads=heads,
             num_key_value_heads=kv_heads,
-            head_dim=fields.integer("qk_channels", 64, minimum=2),
+            head_dim=head_dim,
             in_chans=fields.integer("in_chans", fields.integer("in_channels", 3), minimum=1),
             patch_size=fields.integer("patch_size", minimum=1),
             temporal_patch_size=fields.integer("temporal_patch_size", 2, minimum=1),
