@@ -6,14 +6,18 @@ Source: text specification 4.2 to 4.5.
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mimo_cli.checkpoint.config import AttentionConfig
 from mimo_cli.kvcache.cache import LayerKV
 from mimo_cli.model.rope import RotaryTable
 from mimo_cli.quant.linear import Linear
 
-MAX_SCORES = 1 << 24
-"""Attention scores (B*H*T*S, float32) alive at once: 64 MiB. More queries are taken in tiles."""
+QUERY_TILE = 128
+"""Queries taken together; measured best on a CPU, and equal to the released window, of which a tile needs two."""
+
+MAX_MASK = 1 << 24
+"""Mask entries (float32) of one tile: 64 MiB. Before many keys a tile has fewer queries."""
 
 
 class Attention(nn.Module):
@@ -84,53 +88,65 @@ def attend(
     Query t stands at key `offset + t` and sees the keys up to itself, of them only the `window` before itself if that
     is given. `sinks` [H] are logits without a value, neither scaled nor masked. key_mask [B, S] hides keys where it is
     False, except a query's own (a row of padding would otherwise see nothing and be NaN).
-    Scores and softmax in float32. Queries are taken in tiles: at most about MAX_SCORES scores exist at once, and a
-    window layer computes only those of its band.
+    The softmax is float32. Queries are taken in tiles of at most MAX_MASK mask entries, each with the keys it can see.
     """
     batch, heads, tokens, _ = query.shape
-    span = keys.shape[2] if window is None else 2 * window
-    rows = max(1, window or 1, MAX_SCORES // (batch * heads * span))
+    query = query.unflatten(1, (keys.shape[1], -1))  # [B, K, G, T, D]
+    # The fused kernels need values as wide as keys; the columns added are zero and dropped below.
+    padded = functional.pad(values, (0, keys.shape[-1] - values.shape[-1]))
+    reach = keys.shape[2] if window is None else min(keys.shape[2], window + QUERY_TILE)
+    masks = (heads if sinks is not None else heads // keys.shape[1]) * (batch if key_mask is not None else 1)
+    rows = max(1, min(QUERY_TILE, MAX_MASK // (masks * reach)))
     tiles = []
     for first in range(0, tokens, rows):
         last = min(first + rows, tokens)
         low = 0 if window is None else max(0, offset + first - window)
         band = slice(low, offset + last)
-        tile = _attend_tile(
-            query[:, :, first:last],
-            keys[:, :, band],
-            values[:, :, band],
-            _visible(first + offset - low, last - first, band, window, key_mask, query.device),
-            sinks,
-        )
-        tiles.append(tile)
-    return tiles[0] if len(tiles) == 1 else torch.cat(tiles, dim=2)
+        mask = None
+        if last - first > 1 or key_mask is not None:  # a single query sees its whole band
+            behind = _distances(offset + first - low, last - first, band.stop - low, query.device)
+            mask = _mask(behind, window, key_mask[:, band] if key_mask is not None else None)
+        tiles.append(_attend_tile(query[:, :, :, first:last], keys[:, :, band], padded[:, :, band], mask, sinks))
+    return torch.cat(tiles, dim=3).flatten(1, 2)[..., : values.shape[-1]]
 
 
-def _visible(
-    offset: int, tokens: int, band: slice, window: int | None, key_mask: Tensor | None, device: torch.device
-) -> Tensor | None:
-    """Return which key of the band each query sees, [T, S] or [B, 1, 1, T, S] bool; None if all see all."""
-    keys = band.stop - band.start
-    if tokens == 1 and key_mask is None:
-        return None
-    behind = torch.arange(offset, offset + tokens, device=device)[:, None] - torch.arange(keys, device=device)  # [T, S]
+def _distances(offset: int, tokens: int, keys: int, device: torch.device) -> Tensor:
+    """Return how far each query stands behind each key, [T, S]; negative where the key is in its future."""
+    return torch.arange(offset, offset + tokens, device=device)[:, None] - torch.arange(keys, device=device)
+
+
+def _mask(behind: Tensor, window: int | None, key_mask: Tensor | None) -> Tensor:
+    """Return 0 where a query sees a key and -inf elsewhere, [B or 1, 1, 1, T, S] float32."""
     visible = behind >= 0
-    if window is not None and keys > window + 1:
+    if window is not None:
         visible = visible & (behind <= window)
     if key_mask is not None:
-        visible = visible & (key_mask[:, None, None, None, band] | (behind == 0))
-    return visible
+        visible = visible & (key_mask[:, None, :] | (behind == 0))
+    mask = torch.zeros(visible.shape, dtype=torch.float32, device=behind.device).masked_fill(~visible, float("-inf"))
+    return mask.view(-1, 1, 1, *behind.shape)
 
 
-def _attend_tile(query: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None, sinks: Tensor | None) -> Tensor:
-    kv_heads, scale = keys.shape[1], query.shape[-1] ** -0.5
-    query = query.unflatten(1, (kv_heads, -1)).float() * scale  # [B, K, G, T, D]
-    scores = query @ keys.float()[:, :, None].transpose(-1, -2)  # [B, K, G, T, S]
-    if visible is not None:
-        scores = scores.masked_fill(~visible, float("-inf"))
+def _attend_tile(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, sinks: Tensor | None) -> Tensor:
+    """Attend from query [B, K, G, T, D] to keys, values [B, K, S, D] under mask [B or 1, 1, 1, T, S]."""
+    group, tokens, dtype = query.shape[2], query.shape[3], query.dtype
     if sinks is not None:
-        column = sinks.float().view(1, kv_heads, -1, 1, 1).expand(*scores.shape[:-1], 1)
-        weights = torch.cat([scores, column], dim=-1).softmax(dim=-1)[..., :-1]
-    else:
-        weights = scores.softmax(dim=-1)
-    return (weights @ values.float()[:, :, None]).flatten(1, 2).to(values.dtype)  # [B, H, T, Dv]
+        # One more key and value of zeros, whose score the mask replaces by the sink.
+        if mask is None:
+            mask = torch.zeros(1, 1, 1, tokens, keys.shape[2], device=query.device)
+        mask = _with_sinks(mask, sinks.float().view(keys.shape[1], group))
+        keys, values = functional.pad(keys, (0, 0, 1, 0)), functional.pad(values, (0, 0, 1, 0))
+        if mask.requires_grad:
+            # Fused kernels have no gradient for the mask, and the plain path would round bfloat16 scores.
+            query, keys, values = query.float(), keys.float(), values.float()
+    if mask is not None:
+        mask = mask.expand(-1, -1, group, -1, -1).flatten(2, 3)  # [B or 1, K or 1, G*T, S]
+    # The queries of a group stand in one row block: the keys they share are read once.
+    mixed = functional.scaled_dot_product_attention(query.flatten(2, 3), keys, values, attn_mask=mask)
+    return mixed.to(dtype).unflatten(2, (group, tokens))  # [B, K, G, T, D]
+
+
+def _with_sinks(mask: Tensor, sinks: Tensor) -> Tensor:
+    """Put the sinks [K, G] as a first key before mask [B, 1, 1, T, S]: [B, K, G, T, 1+S]."""
+    batch, tokens, keys = mask.shape[0], *mask.shape[-2:]
+    column = sinks[None, :, :, None, None].expand(batch, -1, -1, tokens, 1)
+    return torch.cat([column, mask.expand(batch, *sinks.shape, tokens, keys)], dim=-1)
