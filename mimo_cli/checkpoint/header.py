@@ -42,9 +42,13 @@ _REFETCH = "the download is incomplete or damaged; fetch that shard again"
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """Where one stored tensor lies: `offset` and `size_bytes` count bytes of the file `shard`."""
+    """Where one stored tensor lies: `offset` and `size_bytes` count bytes of the file `shard`.
+
+    `stored_dtype` is the file's own word for `dtype` (`BF16`, `F8_E4M3`).
+    """
 
     name: str
+    stored_dtype: str
     dtype: torch.dtype
     shape: tuple[int, ...]
     shard: Path
@@ -128,7 +132,7 @@ def _tensor_info(path: Path, name: str, entry: Any, data_start: int) -> TensorIn
             f"its byte range holds {offsets[1] - offsets[0]}",
             hint=_REFETCH,
         )
-    return TensorInfo(name, dtype, tuple(shape), path, data_start + offsets[0], size_bytes)
+    return TensorInfo(name, entry["dtype"], dtype, tuple(shape), path, data_start + offsets[0], size_bytes)
 
 
 def _is_counts(value: Any) -> bool:
