@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 PixelChunk: TypeAlias = tuple[NDArray[np.float32], NDArray[np.int64]]
 """pixel_values [P, C*2*16*16] and grid_thw [n, 3] (one row per image or run of temporal steps), P = sum of t*h*w."""
 
-MAX_CHUNK_STEPS = 8
-"""Temporal steps of a film whose frames and pixel values may be alive at once."""
+MAX_CHUNK_STEPS = 4
+"""Temporal steps of a film in one chunk; with the chunk that a reader still holds, at most 8 are alive at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +35,16 @@ class ImageInput:
 
 @dataclass(frozen=True, eq=False)
 class AudioInput:
-    """A recording, mono at 24 kHz. `num_tokens` rows of the audio encoder stand for it."""
+    """A recording, mono at 24 kHz. `num_tokens` rows of the audio encoder stand for it.
+
+    notes are sentences for the user about what stands out ("it is silent").
+    """
 
     source: str
     num_samples_24k: int
     num_tokens: int
     read_segments: Callable[[], Iterator[NDArray[np.float32]]]
+    notes: tuple[str, ...] = ()
 
     def segments(self) -> Iterator[NDArray[np.float32]]:
         """Decode the recording and yield its mel spectrogram in pieces [<= 6000, 128], in order."""

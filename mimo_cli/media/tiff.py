@@ -1,0 +1,72 @@
+"""The directory of a TIFF file: enough to know a picture's size and that its pixels are inside the file.
+
+EXIF data is such a directory as well, so the orientation of JPEG, PNG and WebP files is read here too.
+"""
+
+import struct
+from collections.abc import Iterator
+
+from mimo_cli.errors import MediaError
+
+_WIDTH, _HEIGHT, _ORIENTATION = 0x100, 0x101, 0x112
+_OFFSETS_AND_COUNTS = ((0x111, 0x117), (0x144, 0x145))  # of strips, of tiles
+_MAX_ENTRIES = 4096
+_TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}  # the unsigned integers; other types are not needed here
+
+
+def read_tiff_header(data: bytes) -> tuple[int, int]:
+    """Return (width, height) of the first picture of a TIFF or BigTIFF file.
+
+    Raises MediaError if its pixels are not all inside the file; struct.error if the directory itself is cut short.
+    """
+    tags = dict(_directory(data, (_WIDTH, _HEIGHT, *sum(_OFFSETS_AND_COUNTS, ()))))
+    for offset_tag, count_tag in _OFFSETS_AND_COUNTS:
+        for offset, size in zip(tags.get(offset_tag, ()), tags.get(count_tag, ()), strict=False):
+            if offset + size > len(data):
+                raise MediaError(
+                    f"the TIFF file is cut short: pixels up to byte {offset + size} expected, {len(data)} bytes found"
+                )
+    if not any(tags.get(offset_tag) for offset_tag, _ in _OFFSETS_AND_COUNTS):
+        raise MediaError("the TIFF file names no place of its pixels")
+    return (tags.get(_WIDTH) or (0,))[0], (tags.get(_HEIGHT) or (0,))[0]
+
+
+def read_orientation(exif: bytes) -> int:
+    """Return the orientation, 1 to 8, that EXIF data states; 1 (upright) where it states none or is damaged."""
+    try:
+        for _, values in _directory(exif, (_ORIENTATION,)):
+            if values and 1 <= values[0] <= 8:
+                return values[0]
+    except (struct.error, MediaError):
+        pass  # the reference ignores damaged EXIF data as well: the picture itself is fine
+    return 1
+
+
+def _directory(data: bytes, wanted: tuple[int, ...]) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """Yield (tag, values) of the wanted entries of the first directory; struct.error where the data ends early."""
+    order = {b"II": "<", b"MM": ">"}.get(data[:2])
+    if order is None:
+        raise MediaError("the TIFF data starts with neither `II` nor `MM`")
+    is_big = struct.unpack_from(order + "H", data, 2)[0] == 43
+    word, entry_bytes = ("Q", 20) if is_big else ("I", 12)
+    start = struct.unpack_from(order + word, data, 8 if is_big else 4)[0]
+    number = struct.unpack_from(order + ("Q" if is_big else "H"), data, start)[0]
+    if number > _MAX_ENTRIES:
+        raise MediaError(f"the TIFF directory claims {number} entries; at most {_MAX_ENTRIES} are read")
+    start += 8 if is_big else 2
+    for entry in range(start, start + number * entry_bytes, entry_bytes):
+        tag, kind, count = struct.unpack_from(order + "HH" + word, data, entry)
+        if tag in wanted and kind in _TYPES:
+            yield tag, _values(data, order, word, entry, (_TYPES[kind], count))
+
+
+def _values(data: bytes, order: str, word: str, entry: int, form: tuple[str, int]) -> tuple[int, ...]:
+    """Read the values of one entry, which stand in it if they fit and elsewhere if not."""
+    code, count = form
+    size = struct.calcsize(code) * count
+    if size > len(data):  # before a format string of that length is built
+        raise struct.error("more values than bytes")
+    place = entry + 4 + struct.calcsize("=" + word)
+    if size > struct.calcsize("=" + word):
+        place = struct.unpack_from(order + word, data, place)[0]
+    return struct.unpack_from(f"{order}{count}{code}", data, place)
