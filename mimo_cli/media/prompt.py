@@ -5,12 +5,10 @@ replace the embeddings of which ids, so nobody ever searches ids or text for pla
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-if TYPE_CHECKING:
-    from mimo_cli.media.types import AudioInput, ImageInput, VideoInput
+from mimo_cli.media.types import MediaInput
 
-MediaInput: TypeAlias = "ImageInput | VideoInput | AudioInput"
 Stream: TypeAlias = Literal["vision", "audio"]
 
 
@@ -18,7 +16,8 @@ Stream: TypeAlias = Literal["vision", "audio"]
 class Span:
     """Rows `offset` to `offset + length` of one stream of item `item` go to `ids[start : start + length]`.
 
-    `stream` tells the pictures of a video from its sound track; an AudioInput has only "audio", an ImageInput only "vision".
+    `stream` tells the pictures of a video from its sound track; an AudioInput has only "audio", an ImageInput only
+    "vision".
     """
 
     start: int
@@ -37,7 +36,7 @@ class Span:
 class Prompt:
     """Token ids with the media inputs that fill their spans. Spans are in rising order and do not overlap.
 
-    Raises ValueError where they do, or where one leaves the ids or names no item: that is our own mistake, not the user's.
+    Raises ValueError where they do, or where one leaves the ids or names no item: our own mistake, not the user's.
     """
 
     ids: tuple[int, ...]
@@ -55,3 +54,28 @@ class Prompt:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def followed_by(self, ids: tuple[int, ...]) -> "Prompt":
+        """Return this prompt with more ids of text at its end, such as the answer to it."""
+        return Prompt(self.ids + ids, self.spans, self.items)
+
+    def shared_prefix_tokens(self, other: "Prompt") -> int:
+        """Return how many leading ids stand for the same input in both, media included.
+
+        The placeholders of two pictures of one size look alike, so spans must show rows of the very same item.
+        """
+        length = min(len(self), len(other))
+        if self.ids[:length] != other.ids[:length]:
+            length = next(i for i in range(length) if self.ids[i] != other.ids[i])
+        mine, theirs = self._spans_before(length), other._spans_before(length)
+        for i in range(max(len(mine), len(theirs))):
+            if i >= len(mine) or i >= len(theirs) or not self._shows_same(mine[i], other, theirs[i]):
+                return min(length, *(spans[i].start for spans in (mine, theirs) if i < len(spans)))
+        return length
+
+    def _spans_before(self, position: int) -> list[Span]:
+        return [span for span in self.spans if span.start < position]
+
+    def _shows_same(self, mine: Span, other: "Prompt", theirs: Span) -> bool:
+        same_place = (mine.start, mine.stream, mine.offset) == (theirs.start, theirs.stream, theirs.offset)
+        return same_place and self.items[mine.item] is other.items[theirs.item]
