@@ -11,6 +11,7 @@ one after it leaves whole tokens. `ids` never disagrees with the cache because i
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
@@ -26,7 +27,7 @@ from mimo_cli.kvcache.cache import KVCache, KVSnapshot
 from mimo_cli.media.prompt import Prompt, Span
 from mimo_cli.model.decoder import TextModel
 
-CHUNK_TOKENS = 512
+CHUNK_TOKENS = 2048
 """Prompt tokens per forward pass. Each pass visits every routed expert once, so small passes read more; attention
 scores and expert activations grow with it."""
 
@@ -137,11 +138,10 @@ class Sequence:
         prefill_s = 0.0
         for start in range(cached, len(prompt), chunk):
             started = time.perf_counter()
-            hidden_states = self._forward(prompt.ids[start : start + chunk], rows)
+            with self._layer_progress(min(chunk, len(prompt) - start), len(prompt), on_progress):
+                hidden_states = self._forward(prompt.ids[start : start + chunk], rows)
             prefill_s += time.perf_counter() - started
             self.last_prefill = PrefillReport(cached, self.length - cached, encode_s, prefill_s)
-            if on_progress:
-                on_progress(Progress("read", self.length, len(prompt)))
             yield hidden_states
 
     def decode(self, token: int) -> Tensor:
@@ -188,6 +188,24 @@ class Sequence:
             hidden_states = self._decoder(embeddings[None], positions, self._cache)[0]  # [n, H]
         self._cache.advance(len(ids))
         return hidden_states
+
+    @contextmanager
+    def _layer_progress(self, tokens: int, total: int, on_progress: OnProgress | None) -> Iterator[None]:
+        """Report a pass layer by layer, each as its share of the tokens: one pass of a large model takes minutes."""
+        if on_progress is None:
+            yield
+            return
+        layers, before = self._decoder.layers, self.length
+
+        def report(done_layers: int) -> None:
+            on_progress(Progress("read", before + tokens * done_layers // len(layers), total))
+
+        hooks = [layer.register_forward_hook(lambda *_, i=i: report(i + 1)) for i, layer in enumerate(layers)]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def _rewind(self, length: int) -> None:
         """Go back to `length`, or to the nearest reachable place before it (at worst the beginning)."""

@@ -1,0 +1,89 @@
+"""Filling modules: networks are built on the meta device, without memory, then get their weights tensor by tensor.
+
+Peak memory is what stays resident and one tensor more: each matrix is read from its mapped shard, dequantised to the
+module's dtype and assigned, never copied again.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import TypeAlias, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from mimo_cli.checkpoint.reader import CheckpointReader
+from mimo_cli.engine.memory import available_bytes
+from mimo_cli.errors import CapacityError
+from mimo_cli.model.binding import Binding
+from mimo_cli.units import format_bytes
+
+OnLoad: TypeAlias = Callable[[int, int], None]
+"""Told bytes loaded and bytes in all."""
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+def build_empty(make: Callable[[], _Module], dtype: torch.dtype | None = None) -> _Module:
+    """Build a module whose parameters have shapes and dtypes but no memory; `dtype` converts what may be converted."""
+    with torch.device("meta"):
+        module = make()
+    return module.to(dtype) if dtype else module
+
+
+def module_bytes(modules: Iterable[nn.Module]) -> int:
+    """Return the bytes that the parameters and buffers of some modules take when filled."""
+    return sum(value.nbytes for module in modules for value in module.state_dict().values())
+
+
+def require_memory(needed_bytes: int, what: str) -> None:
+    """Raise CapacityError, with the numbers, where some memory cannot be had."""
+    free_bytes = available_bytes()
+    if needed_bytes > free_bytes:
+        raise CapacityError(
+            f"{what} needs {format_bytes(needed_bytes)} of memory, {format_bytes(free_bytes)} are free",
+            hint="close other programs, load with dtype bfloat16, or use a machine with more memory",
+        )
+
+
+class Loader:
+    """Fills modules from checkpoints and counts the bytes for whoever shows progress."""
+
+    def __init__(self, total_bytes: int, on_load: OnLoad | None = None) -> None:
+        self.total_bytes = total_bytes
+        self.loaded_bytes = 0
+        self._on_load = on_load
+
+    def bind(self, module: nn.Module, reader: CheckpointReader, bindings: Iterable[Binding]) -> None:
+        """Fill a module as its bindings say. Raises CheckpointError naming tensor and shard."""
+        filled: dict[str, Tensor] = {}
+        by_source: dict[str, Tensor] = {}
+        for binding in bindings:
+            if binding.tensor not in by_source:  # tied weights are read once
+                by_source[binding.tensor] = _read(reader, binding)
+            filled[binding.parameter] = by_source[binding.tensor]
+            self._count(filled[binding.parameter])
+        _assign(module, filled)
+
+    def bind_prefix(self, module: nn.Module, reader: CheckpointReader, prefix: str) -> None:
+        """Fill a module whose parameters have the checkpoint's names without `prefix`."""
+        filled = {}
+        for name, value in module.state_dict().items():
+            filled[name] = reader.read(prefix + name, value.dtype, shape=tuple(value.shape))
+            self._count(value)
+        _assign(module, filled)
+
+    def _count(self, tensor: Tensor) -> None:
+        self.loaded_bytes += tensor.nbytes
+        if self._on_load:
+            self._on_load(self.loaded_bytes, self.total_bytes)
+
+
+def _read(reader: CheckpointReader, binding: Binding) -> Tensor:
+    if binding.kind == "qkv" and binding.attention is not None:
+        return reader.qkv(binding.tensor, binding.attention, binding.dtype)
+    return reader.read(binding.tensor, binding.dtype, shape=binding.shape)
+
+
+def _assign(module: nn.Module, filled: dict[str, Tensor]) -> None:
+    module.load_state_dict(filled, strict=True, assign=True)
+    module.requires_grad_(False)
+    module.eval()

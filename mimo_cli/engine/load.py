@@ -1,0 +1,167 @@
+"""From a folder to an Engine: configuration, tensor index, plan, empty network, weights.
+
+config.json -> ModelConfig;  shard headers -> TensorIndex;  every tensor accounted for, before any weight is read
+network on the meta device -> its bytes against free memory -> dense weights bound; experts stay on disk
+"""
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from mimo_cli.checkpoint.config import ModelConfig
+from mimo_cli.checkpoint.contents import check_tensors
+from mimo_cli.checkpoint.index import TensorIndex
+from mimo_cli.checkpoint.names import text_weights
+from mimo_cli.checkpoint.qkv_layout import QkvChunks
+from mimo_cli.checkpoint.reader import CheckpointReader
+from mimo_cli.engine.bind import Loader, OnLoad, build_empty, module_bytes, require_memory
+from mimo_cli.engine.embeddings import MediaEncoder
+from mimo_cli.engine.engine import Engine
+from mimo_cli.engine.machine import has_native_bfloat16
+from mimo_cli.engine.towers import (
+    AudioTables,
+    Hearing,
+    empty_hearing,
+    empty_vision,
+    fill_hearing,
+    fill_vision,
+)
+from mimo_cli.errors import UsageError
+from mimo_cli.model.binding import mtp_bindings, text_bindings
+from mimo_cli.model.decoder import TextModel
+from mimo_cli.model.mtp import MTPModule
+from mimo_cli.model.vision import VisionTower
+from mimo_cli.offload.expert_store import DEFAULT_RESIDENT_BYTES, ExpertStore
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+_SMALL_MODEL_BYTES = 256 * 2**20
+"""Below this many bytes in float32 a model is read in float32 everywhere: its speed does not depend on it."""
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """Settings of a load beyond device and dtype. Where public implementations disagree, the default is listed first.
+
+    window        previous tokens a sliding-window layer sees, instead of the configured ones (128 = 129 keys)
+    qkv_chunks    order of fused q, k, v rows: a number of chunks or "plain", where the files do not tell
+    vision_sinks  the vision tower's sinks: "denominator", "key0" or "ignore"; merger_norm: "layernorm" or "rmsnorm"
+    audio_tables  "rounded" to bfloat16 as the serving stacks do, or "exact"
+    expert_bytes  memory for experts that are kept ready
+    """
+
+    window: int | None = None
+    qkv_chunks: QkvChunks | None = None
+    vision_sinks: Literal["denominator", "key0", "ignore"] = "denominator"
+    merger_norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    audio_tables: AudioTables = "rounded"
+    expert_bytes: int = DEFAULT_RESIDENT_BYTES
+
+    def apply(self, config: ModelConfig) -> ModelConfig:
+        """Return the configuration with these settings in place of the checkpoint's."""
+        if self.window is not None:
+            if self.window < 1:
+                raise UsageError(f"a window of {self.window} tokens is not possible, 1 or more expected")
+            config = replace(config, sliding_attention=replace(config.sliding_attention, window=self.window))
+        if config.vision:
+            vision = replace(config.vision, sink_form=self.vision_sinks, merger_norm=self.merger_norm)
+            config = replace(config, vision=vision)
+        return config
+
+
+def load_engine(
+    folder: Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    options: LoadOptions | None = None,
+    on_load: OnLoad | None = None,
+) -> Engine:
+    """Open a checkpoint. `device` "auto" or "cpu"; `dtype` "auto", "float32" or "bfloat16".
+
+    "auto" is bfloat16 where the processor multiplies it natively, and float32 for small models and other processors.
+    Raises UsageError for a device or dtype that is not implemented, CheckpointError for files that are missing,
+    damaged, left over or not what config.json says, CapacityError before reading where the dense part does not fit.
+    """
+    require_cpu(device)
+    options = options or LoadOptions()
+    config = options.apply(ModelConfig.from_file(folder / "config.json"))
+    index = TensorIndex.open(folder)
+    contents = check_tensors(config, index)
+    reader = CheckpointReader(index, config, qkv_chunks=options.qkv_chunks)
+    compute_dtype = choose_dtype(dtype, config)
+    experts = ExpertStore(reader, config, compute_dtype, options.expert_bytes)
+    decoder = build_empty(lambda: TextModel(config, experts, compute_dtype))
+    vision = empty_vision(config.vision, compute_dtype) if config.vision and contents.has_vision else None
+    hearing = None
+    if config.audio and contents.has_audio:
+        hearing = empty_hearing(folder, config.audio, compute_dtype, options.audio_tables)
+    _fill(decoder, vision, hearing, reader, on_load)
+    return Engine(
+        folder=folder,
+        config=config,
+        dtype=compute_dtype,
+        contents=contents,
+        reader=reader,
+        decoder=decoder,
+        experts=experts,
+        media=MediaEncoder(
+            vision,
+            hearing.tokenizer if hearing else None,
+            hearing.encoder if hearing else None,
+            hidden_size=config.hidden_size,
+            dtype=compute_dtype,
+        ),
+        load_mtp=lambda: _load_mtp(config, reader, compute_dtype, contents.num_mtp),
+    )
+
+
+def require_cpu(device: str) -> None:
+    """Refuse devices that the text model does not run on yet."""
+    if device in ("auto", "cpu"):
+        return
+    if device.split(":")[0] in ("cuda", "mps", "xpu"):
+        raise UsageError(f"device `{device}` is not supported in this version", hint="load with device cpu")
+    raise UsageError(f"device `{device}` is unknown, `auto` or `cpu` expected")
+
+
+def choose_dtype(dtype: str, config: ModelConfig) -> torch.dtype:
+    """Return the compute dtype of a name; "auto" looks at the model's size and the processor."""
+    if dtype in DTYPES:
+        return DTYPES[dtype]
+    if dtype != "auto":
+        raise UsageError(f"dtype `{dtype}` is unknown, `auto`, {' or '.join(f'`{name}`' for name in DTYPES)} expected")
+    dense_bytes = 4 * sum(math.prod(weight.shape) for weight in text_weights(config))
+    is_small = dense_bytes < _SMALL_MODEL_BYTES
+    return torch.float32 if is_small or not has_native_bfloat16() else torch.bfloat16
+
+
+def _fill(
+    decoder: TextModel,
+    vision: VisionTower | None,
+    hearing: Hearing | None,
+    reader: CheckpointReader,
+    on_load: OnLoad | None,
+) -> None:
+    modules = [decoder, vision, *([hearing.tokenizer, hearing.encoder] if hearing else [])]
+    needed_bytes = module_bytes(module for module in modules if module is not None)
+    require_memory(needed_bytes, "the model without its experts")
+    loader = Loader(needed_bytes, on_load)
+    loader.bind(decoder, reader, text_bindings(decoder))
+    if vision:
+        fill_vision(vision, reader, loader)
+    if hearing:
+        fill_hearing(hearing, reader, loader)
+
+
+def _load_mtp(config: ModelConfig, reader: CheckpointReader, dtype: torch.dtype, count: int) -> list[MTPModule]:
+    modules = [build_empty(lambda: MTPModule(config, dtype)) for _ in range(count)]
+    needed_bytes = module_bytes(modules)
+    require_memory(needed_bytes, "the MTP modules")
+    loader = Loader(needed_bytes)
+    for k, module in enumerate(modules):
+        loader.bind(module, reader, mtp_bindings(module, k))
+    return modules
