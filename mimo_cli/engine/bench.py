@@ -1,0 +1,167 @@
+"""Measuring prefill and decode at chosen places of a context. Measures and returns rows; never prints.
+
+One row is one pair (depth, prompt): `depth` tokens stand in the KV cache, `prompt` more are read against the clock,
+then `decode_tokens` are decoded greedily, ignoring end-of-text. Each repeat starts from the same snapshot, taken
+outside the clock. It is the code that chat runs: `generate` on a Sequence.
+"""
+
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from typing import Literal, TypeAlias
+
+from mimo_cli.engine.engine import Engine
+from mimo_cli.engine.generate import generate
+from mimo_cli.engine.memory import reset_peak_rss
+from mimo_cli.engine.sampling import SamplingParams
+from mimo_cli.engine.sequence import Sequence
+from mimo_cli.engine.stats import GenerationStats
+from mimo_cli.errors import UsageError
+from mimo_cli.media.prompt import Prompt
+
+CacheState: TypeAlias = Literal["cold", "warm"]
+
+
+def bench_text() -> str:
+    """Return the prose that ships with the package for this purpose (143 kB, public domain)."""
+    return resources.files("mimo_cli.engine").joinpath("data", "bench_text.txt").read_text("utf-8")
+
+
+@dataclass(frozen=True)
+class BenchSpec:
+    """What to measure. `prompt_ids` supplies the tokens of every depth and prompt, from its beginning.
+
+    cache_state "cold" drops the experts held in memory, and what the system will give up of the shards, before each
+    repeat; "warm" does one unmeasured run first.
+    """
+
+    prompt_ids: tuple[int, ...]
+    prompt_tokens: tuple[int, ...] = (512,)
+    decode_tokens: int = 128
+    depths: tuple[int, ...] = (0,)
+    repeats: int = 3
+    cache_state: CacheState = "warm"
+
+    def __post_init__(self) -> None:
+        sizes = (*self.prompt_tokens, *self.depths, self.decode_tokens)
+        if not self.prompt_tokens or not self.depths or min(sizes) < 0 or self.repeats < 1:
+            raise UsageError("a benchmark needs prompt sizes and depths of 0 or more tokens, and at least one repeat")
+        if max(self.prompt_tokens) + max(self.depths) + self.decode_tokens == 0:
+            raise UsageError("a benchmark of no tokens measures nothing")
+        if self.context_tokens > len(self.prompt_ids):
+            raise UsageError(
+                f"the prompt text has {len(self.prompt_ids):,} tokens, the largest measurement reads "
+                f"{self.context_tokens:,}",
+                hint="name a longer text, or measure smaller prompts and depths",
+            )
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens of the longest prompt, depth included."""
+        return max(max(self.depths) + max(self.prompt_tokens), 1)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One quantity over the repeats: median, smallest, largest, standard deviation (0 for one repeat)."""
+
+    median: float
+    low: float
+    high: float
+    deviation: float
+
+    @classmethod
+    def of(cls, values: list[float]) -> "Sample | None":
+        """Summarise the repeats; None for no values."""
+        if not values:
+            return None
+        deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+        return cls(statistics.median(values), min(values), max(values), deviation)
+
+
+@dataclass(frozen=True)
+class BenchRow:
+    """What one (depth, prompt) pair gave. Rates are tokens per second; None where nothing of the kind was measured.
+
+    hit_rate and bytes_per_token are of the decoded tokens' experts; kv_bytes is the KV cache at the end; peak_rss_bytes
+    the process's peak during the repeats (of its whole life where the system cannot reset it).
+    """
+
+    context_tokens: int
+    depth_tokens: int
+    prompt_tokens: int
+    decode_tokens: int
+    repeats: int
+    cache_state: CacheState
+    prefill_tps: Sample | None
+    decode_tps: Sample | None
+    ttft_ms: Sample | None
+    hit_rate: float | None
+    bytes_per_token: float
+    kv_bytes: int
+    peak_rss_bytes: int
+
+
+def run_bench(engine: Engine, spec: BenchSpec, on_row: Callable[[BenchRow], None] | None = None) -> list[BenchRow]:
+    """Measure every pair of the spec, shallow ones first; `on_row` hears of each as it is done.
+
+    Raises what Engine.start_sequence and Sequence.prefill raise.
+    """
+    sequence = engine.start_sequence(spec.context_tokens + spec.decode_tokens)
+    rows = []
+    for row in _rows(engine, sequence, spec):
+        rows.append(row)
+        if on_row:
+            on_row(row)
+    return rows
+
+
+def _rows(engine: Engine, sequence: Sequence, spec: BenchSpec) -> Iterator[BenchRow]:
+    for depth in sorted(set(spec.depths)):
+        if depth:
+            sequence.prefill(Prompt(spec.prompt_ids[:depth]))
+        base = sequence.snapshot()
+        for prompt_tokens in sorted(set(spec.prompt_tokens)):
+            runs = []
+            if spec.cache_state == "warm":
+                _run(sequence, spec, depth + prompt_tokens)
+            reset_peak_rss()
+            for _ in range(spec.repeats):
+                sequence.restore(base)
+                if spec.cache_state == "cold":
+                    engine.drop_experts()
+                runs.append(_run(sequence, spec, depth + prompt_tokens))
+            sequence.restore(base)
+            yield _row(spec, depth, prompt_tokens, runs)
+
+
+def _run(sequence: Sequence, spec: BenchSpec, context_tokens: int) -> GenerationStats:
+    # One token comes out of the prompt itself; `decode_tokens` more are decoded.
+    params = SamplingParams(temperature=0, max_tokens=spec.decode_tokens + 1)
+    generation = generate(sequence, Prompt(spec.prompt_ids[: max(context_tokens, 1)]), params)
+    for _ in generation:
+        pass
+    return generation.stats
+
+
+def _row(spec: BenchSpec, depth: int, prompt_tokens: int, runs: list[GenerationStats]) -> BenchRow:
+    traffic = runs[0].decode_experts
+    for run in runs[1:]:
+        traffic += run.decode_experts
+    decoded = spec.decode_tokens * len(runs)
+    return BenchRow(
+        context_tokens=depth + prompt_tokens,
+        depth_tokens=depth,
+        prompt_tokens=prompt_tokens,
+        decode_tokens=spec.decode_tokens,
+        repeats=len(runs),
+        cache_state=spec.cache_state,
+        prefill_tps=Sample.of([run.prefill_tps for run in runs if prompt_tokens]),
+        decode_tps=Sample.of([run.decode_tps for run in runs if spec.decode_tokens]),
+        ttft_ms=Sample.of([run.first_token_s * 1000 for run in runs if prompt_tokens]),
+        hit_rate=traffic.hit_rate,
+        bytes_per_token=traffic.bytes_read / decoded if decoded else 0.0,
+        kv_bytes=runs[-1].kv_bytes,
+        peak_rss_bytes=max(run.peak_rss_bytes for run in runs),
+    )
