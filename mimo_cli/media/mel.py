@@ -14,7 +14,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-Samples = NDArray[np.float32]
+from mimo_cli.errors import CheckpointError
+from mimo_cli.media.samples import Samples
+
 Mel = NDArray[np.float32]
 
 _FLOOR = 1e-7
@@ -32,6 +34,13 @@ class MelOptions:
     n_mels: int = 128
     fmin: float = 0.0
     fmax: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < 2 * self.hop_length <= self.nfft or not 0 < self.window_size <= self.nfft:
+            raise CheckpointError(
+                f"audio frames of {self.nfft} samples with a window of {self.window_size} every {self.hop_length} "
+                "are not implemented: overlap by half at least and a window within the frame expected"
+            )
 
     @property
     def min_samples(self) -> int:
@@ -84,7 +93,6 @@ class MelStream:
                 return np.zeros((0, self._options.n_mels), np.float32)
             self._reflect_start()
         options = self._options
-        # The reflected end shows the last nfft/2 samples: a frame is final when it ends before them, or in them.
         ready = max(0, (len(self._buffer) - options.nfft) // options.hop_length + 1)
         return self._emit(ready // _ROWS_PER_CALL * _ROWS_PER_CALL)
 
@@ -119,7 +127,8 @@ class MelStream:
         """Transform the frames of a chunk; a short last call is filled up, so that every product has one shape."""
         options = self._options
         frames = np.zeros((_ROWS_PER_CALL, options.nfft), np.float32)
-        np.multiply(sliding_window_view(chunk, options.nfft)[:: options.hop_length], _window(options), out=frames[:rows])
+        cut = sliding_window_view(chunk, options.nfft)[:: options.hop_length]
+        np.multiply(cut, _window(options), out=frames[:rows])
         spectrum = np.fft.rfft(frames, axis=1)
         magnitude = np.sqrt(spectrum.real**2 + spectrum.imag**2).astype(np.float32, copy=False)
         return np.log(np.maximum(magnitude @ mel_filterbank(options), _FLOOR))[:rows]

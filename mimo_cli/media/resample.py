@@ -17,6 +17,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from mimo_cli.errors import MediaError
+from mimo_cli.media.samples import Samples
 
 MAX_RATE_HZ = 768_000
 _ZERO_CROSSINGS = 6
@@ -24,8 +25,6 @@ _ROLLOFF = 0.99
 _TILE_OUTPUTS = 128
 _CALL_OUTPUTS = 24_000
 """Outputs of one matrix product, about: a second at 24 kHz. Larger calls gain nothing and hold more."""
-
-Samples = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -95,8 +94,11 @@ class Resampler:
         self._periods = max(1, _CALL_OUTPUTS // self._filter.outputs)
         self._lead = int(-self._filter.first[0])  # zeros before the first sample
         self._buffer: Samples = np.zeros(self._lead, np.float32)
-        self._need = int(self._filter.first[-1]) + self._lead + self._filter.taps.shape[1] + (
-            (self._periods - 1) * self._filter.inputs
+        self._need = (
+            int(self._filter.first[-1])
+            + self._lead
+            + self._filter.taps.shape[1]
+            + ((self._periods - 1) * self._filter.inputs)
         )
 
     def push(self, block: Samples) -> Samples:

@@ -57,7 +57,7 @@ class VideoInput:
 
     grid_thw counts steps and patches (t, h, w); timestamps_s [t] float32 is the time of each step's first frame;
     step_tokens rows of the vision tower stand for one step; segment_end_s is where the last step ends; `audio` is the
-    sound track when it is wanted and there is one.
+    sound track when it is wanted and there is one; notes are sentences for the user about what stands out.
     """
 
     source: str
@@ -68,6 +68,7 @@ class VideoInput:
     step_tokens: int
     read_chunks: Callable[[], Iterator[PixelChunk]]
     audio: AudioInput | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def num_tokens(self) -> int:

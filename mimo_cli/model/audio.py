@@ -62,7 +62,7 @@ class LocalBlock(nn.Module):
 
 
 class LocalTransformer(nn.Module):
-    """The blocks and, where the configuration says so, the final norm. Groups are a batch: they never see each other."""
+    """The blocks and, where the configuration says so, the final norm. Groups are a batch and never see each other."""
 
     def __init__(self, config: AudioConfig) -> None:
         super().__init__()
@@ -104,7 +104,8 @@ class Projection(nn.Module):
         self.is_mlp = config.projection_layers == 2
         if self.is_mlp:
             inner = nn.Linear(width, 4 * width, bias=False)
-            self.mlp = nn.Sequential(inner, ExactGELU(), nn.Linear(4 * width, config.out_hidden_size, bias=False))
+            outer = nn.Linear(4 * width, config.out_hidden_size, bias=False)
+            self.mlp = nn.Sequential(inner, ExactGELU(), outer)
         else:
             self.weight = nn.Parameter(torch.empty(config.out_hidden_size, width))
             nn.init.normal_(self.weight, std=width**-0.5)
@@ -120,7 +121,9 @@ class AudioEncoder(nn.Module):
     def __init__(self, config: AudioConfig) -> None:
         super().__init__()
         self.config = config
-        self.speech_embeddings = nn.ModuleList(nn.Embedding(size, config.input_local_dim) for size in config.speech_vocab_size)
+        self.speech_embeddings = nn.ModuleList(
+            nn.Embedding(size, config.input_local_dim) for size in config.speech_vocab_size
+        )
         self.audio_encoder = nn.ModuleDict(
             {"input_local_transformer": LocalTransformer(config), "projection": Projection(config)}
         )
@@ -128,14 +131,14 @@ class AudioEncoder(nn.Module):
     def forward(self, codes: Tensor) -> Tensor:
         """Encode the codes [K, channels] of ONE clip to rows [ceil(K / group_size), out_hidden_size].
 
-        A batch [B, K, channels] of clips gives [B, rows, out_hidden_size]; clips of other lengths are padded by repeating
-        their last code, and rows beyond their own are to be dropped. Channels beyond `audio_channels` are not used.
-        The codes of several clips must not be joined first: groups would straddle them. Peak memory beyond the result
-        is one pass of 512 groups. Raises MediaError for codes of another shape or outside the embeddings.
+        A batch [B, K, channels] of clips gives [B, rows, out_hidden_size]; shorter clips are to be padded by repeating
+        their last code, and the rows beyond their own dropped. Channels beyond `audio_channels` are not used. The codes
+        of several clips must not be joined first: groups would straddle them. Peak memory beyond the result is one pass
+        of 512 groups. Raises MediaError for codes of another shape or outside the embeddings.
         """
         config = self.config
         self._check(codes)
-        codes = codes[..., : config.audio_channels].to(self.speech_embeddings[0].weight.device)
+        codes = codes[..., : config.audio_channels].to(next(self.parameters()).device)
         groups = pad_to_groups(codes, config.group_size).unflatten(-2, (-1, config.group_size))  # [.., G, P, channels]
         passes = groups.flatten(0, -3).split(_GROUPS_PER_PASS)
         rows = torch.cat([self.project(self.local(self.embed(part))) for part in passes])
@@ -143,11 +146,11 @@ class AudioEncoder(nn.Module):
 
     def embed(self, groups: Tensor) -> Tensor:
         """Sum the embeddings of a code's channels, in float32: [G, P, channels] -> [G, P, d]."""
-        first = self.speech_embeddings[0].weight
-        total = torch.zeros((), device=first.device)
+        like = next(self.speech_embeddings.parameters())
+        total = torch.zeros((), device=like.device)
         for channel, embedding in enumerate(self.speech_embeddings):
             total = total + embedding(groups[..., channel]).float()
-        return total.to(first.dtype)
+        return total.to(like.dtype)
 
     def local(self, embedded: Tensor) -> Tensor:
         """Let the positions of each group see each other: [G, P, d] -> [G, P, d]."""

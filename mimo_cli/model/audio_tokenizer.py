@@ -84,9 +84,7 @@ class AudioTokenizer(nn.Module):
         self.conv2 = nn.Conv1d(d, d, config.kernel_size, stride=config.stride_size, padding=1)
         self.layers = nn.ModuleList(AudioTokenizerBlock(config, layer) for layer in range(config.encoder_layers))
         self.layer_norm = nn.LayerNorm(d)
-        self.down_sample_layer = nn.Sequential(
-            nn.Conv1d(d, d, config.avg_pooler, stride=config.avg_pooler, bias=False)
-        )
+        self.down_sample_layer = nn.Sequential(nn.Conv1d(d, d, config.avg_pooler, stride=config.avg_pooler, bias=False))
         self.down_sample_norm = nn.LayerNorm(d)
         self.quantizer = ResidualQuantizer(config.codebook_size, d, rounded=rounded_tables)
 
@@ -111,7 +109,7 @@ class AudioTokenizer(nn.Module):
             return self._features(mel[None], None)[0]
         if lengths is not None and not self.config.encoder_causal:
             # Without the causal mask padding would be seen; such codecs run piece by piece.
-            alone = [self._features(piece[None, :rows], None)[0] for piece, rows in zip(mel, lengths.tolist())]
+            alone = [self._features(piece[None, :rows], None)[0] for piece, rows in zip(mel, lengths, strict=True)]
             return nn.utils.rnn.pad_sequence(alone, batch_first=True)
         return self._features(mel, lengths)
 

@@ -1,0 +1,115 @@
+"""The first sound track of a container (MP4, M4A, WebM, Matroska, AVI, AMR, AAC ...), decoded by FFmpeg through PyAV.
+
+Containers rarely state a number of samples, so it has to be counted. What some do state is a duration, good enough to
+notice that the end is missing.
+"""
+
+import io
+from collections.abc import Iterator
+from functools import partial
+
+import av
+import numpy as np
+
+from mimo_cli.errors import MediaError
+from mimo_cli.media.samples import Samples, SoundStream, to_float
+from mimo_cli.media.source import Source, local_path
+
+BLOCK_FRAMES = 1 << 16
+"""Samples per channel of a block, about; codecs deliver some hundreds at a time."""
+
+_MISSING_END_S = 0.5
+"""Less may be the encoder's own padding, which durations count or leave out (AAC 0.05 s, HE-AAC 0.25 s)."""
+
+_ESTIMATED_DURATION = frozenset({"aac", "mp3", "amr", "amrnb", "amrwb", "mpegts", "mpeg", "ogg", "flv"})
+"""Formats whose duration FFmpeg guesses from the bit rate, or that may be cut anywhere."""
+
+
+def has_sound_track(source: Source) -> bool:
+    """Tell whether FFmpeg finds a sound track; False as well where it cannot open the file."""
+    try:
+        with _open(source) as container:
+            return bool(container.streams.audio)
+    except (av.FFmpegError, OSError, ValueError):
+        return False
+
+
+def open_container(source: Source, name: str, reason: str = "") -> SoundStream:
+    """Decode the first frame of the first sound track, which tells rate and channels.
+
+    `reason` is what another decoder said before. Raises MediaError without a track or a frame that can be decoded.
+    """
+    try:
+        with _open(source) as container:
+            if not container.streams.audio:
+                raise MediaError(f"{name} has no sound track", hint="give another file, or its pictures with --video")
+            track = container.streams.audio[0]
+            frame = next(container.decode(track), None)
+            may_be_nan = track.codec_context.name.startswith("pcm_f")
+    except (av.FFmpegError, OSError, ValueError) as err:
+        said = "; ".join(filter(None, (reason, getattr(err, "strerror", None) or str(err))))
+        raise MediaError(
+            f"{name} cannot be decoded as sound: {said}",
+            hint="if it plays elsewhere, convert it with `ffmpeg -i IN OUT.wav`; if not, copy or download it again",
+        ) from err
+    if frame is None:
+        raise MediaError(f"{name} holds no sound: its track has 0 samples")
+    return SoundStream(
+        name, frame.sample_rate, len(frame.layout.channels), None, may_be_nan, partial(_read_blocks, source, name)
+    )
+
+
+def _open(source: Source) -> "av.container.InputContainer":
+    return av.open(io.BytesIO(source) if isinstance(source, bytes) else local_path(source), metadata_errors="ignore")
+
+
+def _read_blocks(source: Source, name: str) -> Iterator[Samples]:
+    """Yield blocks [N, channels] of about BLOCK_FRAMES; a change of rate or a missing end raises MediaError."""
+    rate = done = held = 0
+    pending: list[Samples] = []
+    try:
+        with _open(source) as container:
+            promised_s = _promised_duration_s(container)
+            for frame in container.decode(container.streams.audio[0]):
+                samples = _frame_samples(frame)
+                rate = rate or frame.sample_rate
+                if frame.sample_rate != rate:
+                    change = f"from {rate} to {frame.sample_rate} Hz at {done / rate:.2f} s"
+                    raise MediaError(f"{name} changes its sample rate {change}", hint="cut it there into two files")
+                if held >= BLOCK_FRAMES or (pending and pending[0].shape[1] != samples.shape[1]):
+                    yield np.concatenate(pending)
+                    pending, held = [], 0
+                pending.append(samples)
+                held += len(samples)
+                done += len(samples)
+    except (av.FFmpegError, OSError) as err:
+        raise MediaError(
+            f"{name} is damaged: it cannot be decoded from {done / max(rate, 1):.2f} s on ({err.strerror})",
+            hint="copy or download it again, or repair it with `ffmpeg -i IN OUT.wav`",
+        ) from err
+    if pending:
+        yield np.concatenate(pending)
+    if promised_s is not None and done / max(rate, 1) < promised_s - _MISSING_END_S:
+        found_s = done / max(rate, 1)
+        raise MediaError(
+            f"{name} is truncated: its header promises {promised_s:.2f} s of sound, {found_s:.2f} s are there",
+            hint="copy or download it again",
+        )
+
+
+def _promised_duration_s(container: "av.container.InputContainer") -> float | None:
+    """Return how long the sound track says it is, None where that would be a guess."""
+    track = container.streams.audio[0]
+    if _ESTIMATED_DURATION & set(container.format.name.split(",")):
+        return None
+    if track.duration is not None and track.time_base is not None:
+        return float(track.duration * track.time_base)
+    if container.duration is not None and not container.streams.video:
+        return container.duration / av.time_base
+    return None
+
+
+def _frame_samples(frame: av.AudioFrame) -> Samples:
+    """Return a frame's samples as float32 [N, channels]."""
+    samples = to_float(frame.to_ndarray())
+    return samples.T if frame.format.is_planar else samples.reshape(frame.samples, -1)
