@@ -12,7 +12,9 @@
 
 namespace mimo {
 
-enum class Precision : int32_t { int8 = 0, exact = 1 };
+// int8: 8-bit activations for integer formats. bfloat16: activations rounded to bfloat16, as a bfloat16 network has them
+// (integer formats: 16-bit fixed point). exact: 16 significant bits for both.
+enum class Precision : int32_t { int8 = 0, exact = 1, bfloat16 = 2 };
 
 struct FreeDeleter {
   void operator()(void* p) const { std::free(p); }

@@ -126,22 +126,27 @@ void integer_block(const Matrix& w, const uint8_t* stream, const Activations& ac
 
 // ---- float formats: bfloat16 pairs ----
 
-struct Fp8Codec {
-  static constexpr int kLines = kSpanCols / 4, kPairsPerLine = 2;
-  __m512i high0, high1, low0, low1, sign = _mm512_set1_epi8(char(0x80));
-  Fp8Codec() {  // e4m3fn magnitude -> bfloat16, exact, subnormals included
-    alignas(64) uint8_t high[128], low[128];
+// e4m3fn magnitude -> high and low byte of the equal bfloat16; exact, subnormals included.
+struct Fp8Tables {
+  alignas(64) uint8_t high[128], low[128];
+  Fp8Tables() {
     for (int c = 0; c < 128; c++) {
       const int e = c >> 3, m = c & 7;
-      float v = e ? std::ldexp(1.f + m / 8.f, e - 7) : std::ldexp(m / 8.f, -6);
+      const float v = e ? std::ldexp(1.f + m / 8.f, e - 7) : std::ldexp(m / 8.f, -6);
       uint32_t bits;
       std::memcpy(&bits, &v, 4);
-      if (c == 127) bits = 0x7fc00000;
+      if (c == 127) bits = 0x7fc00000;  // NaN
       high[c] = uint8_t(bits >> 24), low[c] = uint8_t(bits >> 16);
     }
-    high0 = _mm512_load_si512(high), high1 = _mm512_load_si512(high + 64);
-    low0 = _mm512_load_si512(low), low1 = _mm512_load_si512(low + 64);
   }
+};
+const Fp8Tables kFp8Tables;
+
+struct Fp8Codec {
+  static constexpr int kLines = kSpanCols / 4, kPairsPerLine = 2;
+  __m512i high0 = _mm512_load_si512(kFp8Tables.high), high1 = _mm512_load_si512(kFp8Tables.high + 64);
+  __m512i low0 = _mm512_load_si512(kFp8Tables.low), low1 = _mm512_load_si512(kFp8Tables.low + 64);
+  __m512i sign = _mm512_set1_epi8(char(0x80));
   void decode(const uint8_t* p, __m512i (&out)[2]) const {
     const __m512i b = _mm512_loadu_si512(p);
     __m512i hi = _mm512_permutex2var_epi8(high0, b, high1);

@@ -33,7 +33,8 @@ constexpr int kPieceBlocks = 8;
 void Compute::size(Activations& a, const Matrix& w, const float* x, size_t count, int tokens, Precision precision) {
   const bool integer = reads_integers(w.format);
   int planes = 2;
-  if (integer ? precision == Precision::int8 : (x && exact_in_bfloat16(x, count))) planes = 1;
+  if (integer) planes = precision == Precision::int8 ? 1 : 2;
+  else if (precision != Precision::exact || (x && exact_in_bfloat16(x, count))) planes = 1;
   a.resize(tokens, w.spans(), planes, integer);
 }
 

@@ -37,6 +37,48 @@ void pack_span(const Matrix& w, uint8_t* out, const uint8_t* codes, int row, int
     }
 }
 
+template <class T>
+T load(const uint8_t* p) {
+  T v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+
+// The same for a span that lies wholly inside the matrix: a few words per row instead of single bytes.
+void pack_full_span(const Matrix& w, uint8_t* out, const uint8_t* codes, int row, int col) {
+  const size_t width = w.format == Format::bf16 ? 2 : 1;
+  for (int r = 0; r < kBlockRows; r++) {
+    const uint8_t* in = codes + (size_t(row + r) * w.cols + col) * width;
+    switch (w.format) {
+      case Format::int4:
+      case Format::mxfp4: {
+        const uint32_t flip = w.format == Format::int4 ? 0x08080808u : 0u;  // value + 8 in four bits
+        for (int i = 0; i < kSpanCols / 8; i++) {
+          const uint32_t low = (load<uint32_t>(in + 8 * i) ^ flip) & 0x0f0f0f0fu, high = (load<uint32_t>(in + 8 * i + 4) ^ flip) & 0x0f0f0f0fu;
+          const uint32_t cell = low | high << 4;
+          std::memcpy(out + i * 64 + r * 4, &cell, 4);
+        }
+        break;
+      }
+      case Format::int8:
+        for (int i = 0; i < kSpanCols / 4; i++) {
+          const uint32_t cell = load<uint32_t>(in + 4 * i) ^ 0x80808080u;  // value + 128
+          std::memcpy(out + i * 64 + r * 4, &cell, 4);
+        }
+        break;
+      case Format::fp8:
+        for (int i = 0; i < kSpanCols / 4; i++) {
+          uint8_t* cell = out + i * 64 + (r / 4) * 16 + (r % 4) * 2;
+          std::memcpy(cell, in + 4 * i, 2);
+          std::memcpy(cell + 8, in + 4 * i + 2, 2);
+        }
+        break;
+      case Format::bf16:
+        for (int i = 0; i < kSpanCols / 2; i++) std::memcpy(out + i * 64 + r * 4, in + 4 * i, 4);
+    }
+  }
+}
+
 }  // namespace
 
 void pack_rows(const Matrix& w, uint8_t* data, int which, const void* codes, const void* scales, int row_begin, int row_end) {
@@ -52,7 +94,8 @@ void pack_rows(const Matrix& w, uint8_t* data, int which, const void* codes, con
       std::memcpy(stream + size_t(which) * w.spans() * 4, scale_source + size_t(block) * w.spans() * 4, size_t(w.spans()) * 4);
     stream += w.head_bytes();
     for (int s = 0; s < w.spans(); s++, stream += span_bytes) {
-      pack_span(w, stream + which * code_bytes, source, row, s * kSpanCols);
+      const bool full = row + kBlockRows <= w.rows && (s + 1) * kSpanCols <= w.cols;
+      (full ? pack_full_span : pack_span)(w, stream + which * code_bytes, source, row, s * kSpanCols);
       if (!scale_bytes) continue;
       uint8_t* out = stream + w.streams * code_bytes + which * scale_bytes;
       for (int g = 0; g < kSpanCols / group; g++)
