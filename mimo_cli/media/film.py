@@ -1,0 +1,214 @@
+"""Decoding a film: what is in the file, and its frames in order. OpenCV decodes; PyAV where OpenCV cannot.
+
+Frames are numbered as they come out of the decoder and turned upright as the container says. Nothing is kept: one
+decoded frame is alive at a time.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mimo_cli.errors import MediaError
+
+Decoder: TypeAlias = Literal["opencv", "pyav"]
+Frame: TypeAlias = NDArray[np.uint8]
+
+_RATE_TOLERANCE = 0.1  # a header's average rate further than this from the packets' times is not believed
+
+
+@dataclass(frozen=True)
+class Film:
+    """What a film file holds: frames that can really be decoded, their average rate, (width, height) upright."""
+
+    path: str
+    decoder: Decoder
+    num_frames: int
+    rate_fps: float
+    size_px: tuple[int, int]
+    has_sound: bool
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Packets:
+    """What reading through the file without decoding tells; the duration is what the header claims, 0 if nothing."""
+
+    num_frames: int
+    header_duration_s: float
+    header_rate_fps: float
+    packet_rate_fps: float
+    has_sound: bool
+
+    @property
+    def rate_fps(self) -> float:
+        """The container's average rate, unless it is missing or contradicts the times of the packets."""
+        measured, stated = self.packet_rate_fps, self.header_rate_fps
+        if measured > 0 and not abs(stated / measured - 1) <= _RATE_TOLERANCE:
+            return measured
+        return stated
+
+    def notes(self, num_frames: int) -> tuple[str, ...]:
+        """Say how much of the film is missing, if more than a second and a twentieth of it is."""
+        found_s = num_frames / self.rate_fps if self.rate_fps > 0 else 0.0
+        if self.header_duration_s - found_s <= max(1.0, self.header_duration_s / 20):
+            return ()
+        promised = f"{self.header_duration_s:.1f} s promised, {num_frames} frames ({found_s:.1f} s) found"
+        return (f"the film is cut short or damaged: {promised}",)
+
+
+def open_film(path: str) -> Film:
+    """Look through a film file and decode its first frame.
+
+    The whole file is read once but not decoded, unless the header's count of frames differs from what is there: then
+    all frames are decoded to count them, because a prompt is laid out from that count. Raises MediaError.
+    """
+    packets = _read_packets(path)
+    for decoder in ("opencv", "pyav"):
+        first = next(_decode(path, decoder, (0,)), None)
+        if first is not None:
+            break
+    else:
+        raise MediaError("no frame can be decoded: the film is damaged or its codec is unknown")
+    num_frames = packets.num_frames
+    if decoder == "pyav" or _stated_frames(path) != num_frames:
+        num_frames = count_frames(path, decoder)
+    size_px = first.shape[1], first.shape[0]
+    return Film(path, decoder, num_frames, packets.rate_fps, size_px, packets.has_sound, packets.notes(num_frames))
+
+
+def read_frames(film: Film, indices: Sequence[int]) -> Iterator[Frame]:
+    """Decode a film once and yield the frames [H, W, 3] uint8 RGB of ascending numbers.
+
+    Raises MediaError if the film ends before the last of them.
+    """
+    count = 0
+    for frame in _decode(film.path, film.decoder, indices):
+        count += 1
+        yield frame
+    if count < len(indices):
+        raise MediaError(
+            f"the film is damaged: frame {indices[count]} of {film.num_frames} cannot be decoded",
+            hint="write it anew with a video tool, for example `ffmpeg -i FILM -c:v libx264 new.mp4`",
+        )
+
+
+def count_frames(path: str, decoder: Decoder) -> int:
+    """Decode a whole film and count the frames that come out."""
+    if decoder == "pyav":
+        return sum(1 for _ in _pyav_frames(path))
+    capture = _open_capture(path)
+    try:
+        number = 0
+        while capture.grab():
+            number += 1
+        return number
+    finally:
+        capture.release()
+
+
+def _decode(path: str, decoder: Decoder, indices: Sequence[int]) -> Iterator[Frame]:
+    """Yield the frames of ascending numbers, fewer where the film ends early."""
+    return _decode_opencv(path, indices) if decoder == "opencv" else _decode_pyav(path, indices)
+
+
+def _decode_opencv(path: str, indices: Sequence[int]) -> Iterator[Frame]:
+    """Step over the frames between with grab(), which decodes them but converts nothing."""
+    capture = _open_capture(path)
+    try:
+        position = 0
+        for index in indices:
+            while position <= index:
+                if not capture.grab():
+                    return
+                position += 1
+            found, frame = capture.retrieve()
+            if not found or frame is None or frame.ndim != 3:
+                return
+            yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
+    except cv2.error as err:
+        raise MediaError(f"the film cannot be decoded: {err.err}") from err
+    finally:
+        capture.release()
+
+
+def _open_capture(path: str) -> cv2.VideoCapture:
+    """Open with FFmpeg only: other backends take a name for a pattern of file names, or for a camera."""
+    cv2.utils.logging.setLogLevel(0)  # failures become errors of ours; OpenCV would print them as well
+    return cv2.VideoCapture(path, cv2.CAP_FFMPEG)
+
+
+def _stated_frames(path: str) -> int:
+    """Return the count of frames that the container claims or that follows from its duration."""
+    capture = _open_capture(path)
+    try:
+        stated = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        return int(stated) if math.isfinite(stated) else -1
+    finally:
+        capture.release()
+
+
+def _decode_pyav(path: str, indices: Sequence[int]) -> Iterator[Frame]:
+    """Convert only the frames that are wanted."""
+    wanted = iter(indices)
+    index = next(wanted, None)
+    for position, frame in enumerate(_pyav_frames(path)):
+        if index is None:
+            return
+        if position == index:
+            # The container's rotation is counter-clockwise in degrees, as numpy's is.
+            yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
+            index = next(wanted, None)
+
+
+def _pyav_frames(path: str) -> Iterator[av.VideoFrame]:
+    """Yield all decodable frames of the video track; damaged packets are stepped over, as OpenCV does."""
+    try:
+        with av.open(path, metadata_errors="ignore") as container:
+            track = _video_track(container)
+            track.thread_type = "AUTO"
+            for packet in container.demux(track):
+                try:
+                    yield from packet.decode()
+                except av.InvalidDataError:
+                    continue
+    except (av.FFmpegError, ValueError):
+        return  # the file ends in the middle; the caller sees how far it got
+
+
+def _video_track(container: av.container.InputContainer) -> av.VideoStream:
+    """Return the first video track that is no cover picture; MediaError if there is none."""
+    for track in container.streams.video:
+        if not track.disposition & av.stream.Disposition.attached_pic:
+            return track
+    raise MediaError("the file holds no video track", hint="pass it as audio if it holds sound")
+
+
+def _read_packets(path: str) -> _Packets:
+    """Read through a file without decoding: frames, their times, and whether its sound track holds anything."""
+    try:
+        with av.open(path, metadata_errors="ignore") as container:
+            track = _video_track(container)
+            sound = container.streams.audio[:1]
+            num_frames, has_sound = 0, False
+            first_s, last_s = math.inf, -math.inf
+            for packet in container.demux(track, *sound):
+                if packet.stream.type == "audio":
+                    has_sound = has_sound or packet.size > 0
+                elif packet.size and not packet.is_discard:
+                    num_frames += 1
+                    if packet.pts is not None and packet.time_base:
+                        time_s = float(packet.pts * packet.time_base)
+                        first_s, last_s = min(first_s, time_s), max(last_s, time_s)
+            stated = float(track.average_rate or track.guessed_rate or 0)
+            duration_s = float(track.duration * track.time_base) if track.duration and track.time_base else 0.0
+            duration_s = duration_s or (container.duration or 0) / av.time_base
+    except (av.FFmpegError, OSError, ValueError) as err:
+        raise MediaError(f"the film cannot be opened: {getattr(err, 'strerror', None) or err}") from err
+    measured = (num_frames - 1) / (last_s - first_s) if num_frames > 1 and last_s > first_s else 0.0
+    return _Packets(num_frames, duration_s, stated, measured, has_sound)
