@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mimo_cli.checkpoint.audio_config import AudioConfig, AudioTokenizerConfig
-from mimo_cli.checkpoint.config import AttentionConfig, ModelConfig
+from mimo_cli.checkpoint.config import ModelConfig
 from mimo_cli.checkpoint.vision_config import VisionConfig
 
 Role = Literal["plain", "linear", "qkv", "expert", "router", "float32"]
@@ -28,11 +28,15 @@ AUDIO_TOKENIZER_PREFIX = "encoder."
 
 @dataclass(frozen=True, slots=True)
 class NamedWeight:
-    """One weight of the network: its official name and its shape as numbers (not as packed bytes)."""
+    """One weight of the network: its official name and its shape as numbers (not as packed bytes).
+
+    `sliding` tells, for the qkv role, which kind of attention it belongs to.
+    """
 
     name: str
     shape: tuple[int, ...]
     role: Role = "plain"
+    sliding: bool = False
 
 
 def expert_weight_name(layer: int, expert_id: int, projection: str) -> str:
@@ -47,7 +51,7 @@ def text_weights(config: ModelConfig) -> Iterator[NamedWeight]:
         layer = f"model.layers.{i}"
         yield NamedWeight(f"{layer}.input_layernorm.weight", (config.hidden_size,))
         yield NamedWeight(f"{layer}.post_attention_layernorm.weight", (config.hidden_size,))
-        yield from _attention(f"{layer}.self_attn", config, config.attention(i))
+        yield from _attention(f"{layer}.self_attn", config, config.is_sliding(i))
         if config.is_moe(i):
             yield NamedWeight(f"{layer}.mlp.gate.weight", (config.n_routed_experts, config.hidden_size), "router")
             yield NamedWeight(f"{layer}.mlp.gate.e_score_correction_bias", (config.n_routed_experts,), "float32")
@@ -72,7 +76,7 @@ def mtp_weights(config: ModelConfig, module: int) -> Iterator[NamedWeight]:
     for norm in ("enorm", "hnorm", "input_layernorm", "pre_mlp_layernorm", "final_layernorm"):
         yield NamedWeight(f"{prefix}.{norm}.weight", (hidden,))
     yield NamedWeight(f"{prefix}.eh_proj.weight", (hidden, 2 * hidden))
-    yield from _attention(f"{prefix}.self_attn", config, config.sliding_attention)
+    yield from _attention(f"{prefix}.self_attn", config, sliding=True)
     yield from _mlp(f"{prefix}.mlp", hidden, config.intermediate_size, "linear")
 
 
@@ -143,13 +147,12 @@ def audio_tokenizer_weights(config: AudioTokenizerConfig) -> Iterator[NamedWeigh
         yield NamedWeight(f"encoder.quantizer.vq.layers.{stage}._codebook.embed", (size, dim), "float32")
 
 
-def _attention(prefix: str, config: ModelConfig, attention: AttentionConfig) -> Iterator[NamedWeight]:
+def _attention(prefix: str, config: ModelConfig, sliding: bool) -> Iterator[NamedWeight]:
+    attention = config.sliding_attention if sliding else config.global_attention
     q, k, v = attention.q_rows, attention.k_rows, attention.v_rows
-    if config.attention_projection_layout == "fused_qkv":
-        yield NamedWeight(f"{prefix}.qkv_proj.weight", (q + k + v, config.hidden_size), "qkv")
-    else:
-        for projection, rows in (("q_proj", q), ("k_proj", k), ("v_proj", v)):
-            yield NamedWeight(f"{prefix}.{projection}.weight", (rows, config.hidden_size), "qkv")
+    fused = config.attention_projection_layout == "fused_qkv"
+    for projection, rows in [("qkv_proj", q + k + v)] if fused else [("q_proj", q), ("k_proj", k), ("v_proj", v)]:
+        yield NamedWeight(f"{prefix}.{projection}.weight", (rows, config.hidden_size), "qkv", sliding)
     yield NamedWeight(f"{prefix}.o_proj.weight", (config.hidden_size, attention.num_heads * attention.v_head_dim))
     if attention.has_sink:
         yield NamedWeight(f"{prefix}.attention_sink_bias", (attention.num_heads,))

@@ -20,7 +20,7 @@ DEFAULT_RESIDENT_BYTES = 2_000_000_000
 
 
 class ExpertStore:
-    """Routed experts read on demand; the least recently used leave when `resident_bytes` are exceeded.
+    """Routed experts read on demand; the least recently used leave when `resident_bytes` are exceeded (None: the default).
 
     `dtype` and `device` are those of the dequantised weights. One expert beyond the budget is alive while it computes.
     Counters, since the start: `hits` and `misses` count experts, `bytes_read` stored bytes with scales.
@@ -31,14 +31,14 @@ class ExpertStore:
         reader: CheckpointReader,
         config: ModelConfig,
         dtype: torch.dtype,
-        resident_bytes: int = DEFAULT_RESIDENT_BYTES,
+        resident_bytes: int | None = None,
         *,
         device: torch.device | str = "cpu",
     ) -> None:
         self.reader = reader
         self.dtype = dtype
         self.device = torch.device(device)
-        self.resident_bytes = resident_bytes
+        self.resident_bytes = DEFAULT_RESIDENT_BYTES if resident_bytes is None else resident_bytes
         self.hits = 0
         self.misses = 0
         self.bytes_read = 0
