@@ -85,7 +85,7 @@ class ShardWriter:
             expected = f"{planned.dtype} {list(planned.shape)}" if planned else "no such tensor, or not twice,"
             found = f"{tensor.dtype} {list(tensor.shape)}"
             raise CheckpointError(f"tensor `{name}` for `{self.path.name}`: {expected} expected, {found} found")
-        data = memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
         try:
             self._file.seek(self._data_start + self._offsets[name])
             self._file.write(data)

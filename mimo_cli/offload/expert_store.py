@@ -20,7 +20,7 @@ DEFAULT_RESIDENT_BYTES = 2_000_000_000
 
 
 class ExpertStore:
-    """Routed experts read on demand; the least recently used leave when `resident_bytes` are exceeded (None: the default).
+    """Routed experts read on demand; the least recently used leave above `resident_bytes` (None: the default).
 
     `dtype` and `device` are those of the dequantised weights. One expert beyond the budget is alive while it computes.
     Counters, since the start: `hits` and `misses` count experts, `bytes_read` stored bytes with scales.
