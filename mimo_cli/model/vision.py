@@ -165,15 +165,16 @@ class VisionTower(nn.Module):
 def _frame_groups(grid: Grid) -> Iterator[list[tuple[int, int, int]]]:
     """Split pictures and films, in order, into groups of whole frames of limited size (at least one frame)."""
     group: list[tuple[int, int, int]] = []
-    room = _PATCHES_PER_PASS
+    used = 0
     for frames, height, width in grid:
         while frames:
-            take = min(frames, room // (height * width)) or (0 if group else 1)
-            if take:
-                group.append((take, height, width))
-                room -= take * height * width
-                frames -= take
-            if frames:
+            fitting = max(0, _PATCHES_PER_PASS - used) // (height * width)
+            take = min(frames, fitting if group else max(1, fitting))
+            if not take:
                 yield group
-                group, room = [], _PATCHES_PER_PASS
+                group, used = [], 0
+                continue
+            group.append((take, height, width))
+            used += take * height * width
+            frames -= take
     yield group
