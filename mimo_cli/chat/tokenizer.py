@@ -6,6 +6,7 @@ Source: chat specification, section 2.
 """
 
 import codecs
+import hashlib
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -80,6 +81,11 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """Number of known ids, added tokens included."""
         return self._backend.get_vocab_size(with_added_tokens=True)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of everything that decides how text becomes ids; takes a moment with a large vocabulary."""
+        return hashlib.sha256(self._backend.to_str().encode()).hexdigest()
 
     def _look_up(self, token_id: int) -> bytes:
         if token_id in self._added_texts:

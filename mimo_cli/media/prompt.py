@@ -55,6 +55,11 @@ class Prompt:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def head(self, length: int) -> "Prompt":
+        """Return the first ids, with the spans and items that lie in them; a span must not be cut in two."""
+        spans = tuple(span for span in self.spans if span.start < length)
+        return Prompt(self.ids[:length], spans, self.items[: max((span.item + 1 for span in spans), default=0)])
+
     def followed_by(self, ids: tuple[int, ...]) -> "Prompt":
         """Return this prompt with more ids of text at its end, such as the answer to it."""
         return Prompt(self.ids + ids, self.spans, self.items)
