@@ -37,7 +37,7 @@ def swiglu_experts(
     for expert_id, slots in zip(experts.tolist(), order.split(counts.tolist()), strict=True):
         rows = hidden_states[slots // active]  # [n, H]
         products[slots] = swiglu(rows, *fetch(expert_id))
-    products = products.view(tokens, active, -1)
+    products = products.view(tokens, active, hidden_states.shape[1])
     total = torch.zeros_like(hidden_states, dtype=torch.float32)
     for slot in range(active):
         total = total + products[:, slot].float() * expert_weights[:, slot, None]

@@ -1,6 +1,6 @@
 """The tiny text checkpoints of tests/golden as models, and the reference values beside them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -54,8 +54,9 @@ def load_text_checkpoint(name: str, dtype: torch.dtype = torch.float32, window: 
     _bind(model, text_bindings(model), reader)
     for layer in config.moe_layers:
         for expert_id in range(config.n_routed_experts):
+            prefix = f"model.layers.{layer}.mlp.experts.{expert_id}"
             for part, weight in zip(("gate", "up", "down"), experts.expert(layer, expert_id), strict=True):
-                weight.data.copy_(reader.read(f"model.layers.{layer}.mlp.experts.{expert_id}.{part}_proj.weight", dtype))
+                weight.data.copy_(reader.read(f"{prefix}.{part}_proj.weight", dtype))
     mtp = [MTPModule(config, dtype) for _ in range(MTP_MODULES[name])]
     for k, module in enumerate(mtp):
         _bind(module, mtp_bindings(module, k), reader)
@@ -64,7 +65,7 @@ def load_text_checkpoint(name: str, dtype: torch.dtype = torch.float32, window: 
     return TextCheckpoint(config, model, mtp, expected)
 
 
-def _bind(module: nn.Module, bindings: list[Binding], reader: CheckpointReader) -> None:
+def _bind(module: nn.Module, bindings: Iterable[Binding], reader: CheckpointReader) -> None:
     state = module.state_dict()
     for binding in bindings:
         if binding.kind == "qkv":
