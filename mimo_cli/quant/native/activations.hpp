@@ -47,7 +47,7 @@ struct Activations {
   Scratch<int8_t> codes;        // integer: [plane][token][spans * 128]
   Scratch<float> scales;        // integer: [token][spans]
   Scratch<int32_t> sums;        // integer: [plane][token][spans * 4], sums of 32 codes
-  Scratch<uint16_t> pairs;      // float: [plane][token][spans * 128] bfloat16
+  Scratch<uint16_t> pairs;      // float: [plane][token][spans * 128] bfloat16, or (AVX2) [token][spans * 128] float32 in the same room
   int tokens = 0;
 
   void resize(int token_count, int span_count, int plane_count, bool as_integer) {
@@ -61,12 +61,13 @@ struct Activations {
       scales.ensure(size_t(tokens) * spans);
       sums.ensure(size_t(planes) * tokens * spans * 4);
     } else {
-      pairs.ensure(cells);
+      pairs.ensure(2 * size_t(tokens) * spans * kSpanCols);
     }
   }
   int8_t* code(int plane, int token) const { return codes.get() + (size_t(plane) * tokens + token) * spans * kSpanCols; }
   int32_t* sum(int plane, int token) const { return sums.get() + (size_t(plane) * tokens + token) * spans * 4; }
   float* scale(int token) const { return scales.get() + size_t(token) * spans; }
+  float* value(int token) const { return reinterpret_cast<float*>(pairs.get()) + size_t(token) * spans * kSpanCols; }
   uint16_t* pair(int plane, int token) const { return pairs.get() + (size_t(plane) * tokens + token) * spans * kSpanCols; }
 };
 

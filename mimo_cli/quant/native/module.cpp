@@ -1,0 +1,88 @@
+// The Python face of the kernels. Addresses and sizes in, nothing allocated; mimo_cli/quant/kernels.py checks them.
+// The GIL is released while a kernel runs.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+
+#include <stdexcept>
+
+#include "capi.hpp"
+#include "cpu.hpp"
+#include "quantize.hpp"
+
+namespace nb = nanobind;
+
+namespace {
+
+using Address = uintptr_t;
+
+template <class T>
+T* at(Address a) {
+  return reinterpret_cast<T*>(a);
+}
+
+class Compute {
+ public:
+  Compute(const std::string& isa, int threads) : handle_(mimo_open(isa.c_str(), threads)) {
+    if (!handle_) throw std::invalid_argument("no kernels for `" + isa + "` on this processor");
+  }
+  ~Compute() { mimo_close(handle_); }
+  Compute(const Compute&) = delete;
+  Compute& operator=(const Compute&) = delete;
+  mimo_compute* get() const { return handle_; }
+
+ private:
+  mimo_compute* handle_;
+};
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  m.doc() = "Kernels over packed weights; see mimo_cli/quant/kernels.py.";
+  m.def("cpu_features", [] {
+    nb::dict features;
+    features["avx2"] = mimo::cpu_has_avx2();
+    features["avx512"] = mimo::cpu_has_avx512();
+    return features;
+  });
+  m.def("packed_bytes", &mimo_packed_bytes);
+  nb::class_<Compute>(m, "Compute")
+      .def(nb::init<const std::string&, int>())
+      .def_prop_ro("isa", [](const Compute& c) { return std::string(mimo_isa(c.get())); })
+      .def("pack",
+           [](const Compute& c, int format, int group, int rows, int cols, int streams, Address data, int which, Address codes, Address scales) {
+             nb::gil_scoped_release release;
+             mimo_pack(c.get(), format, group, rows, cols, streams, at<uint8_t>(data), which, at<void>(codes), at<void>(scales));
+           })
+      .def("linear",
+           [](const Compute& c, int format, int group, int rows, int cols, Address data, Address x, Address y, int tokens, int precision) {
+             nb::gil_scoped_release release;
+             mimo_linear(c.get(), format, group, rows, cols, at<const uint8_t>(data), at<const float>(x), at<float>(y), tokens, precision);
+           })
+      .def("moe",
+           [](const Compute& c, int format, int group, int hidden, int width, int experts, Address gate_up, Address down, Address pair_expert,
+              Address pair_weight, int tokens, int top_k, Address x, Address out, int precision) {
+             nb::gil_scoped_release release;
+             mimo_moe(c.get(), format, group, hidden, width, experts, at<const uint64_t>(gate_up), at<const uint64_t>(down),
+                      at<const int32_t>(pair_expert), at<const float>(pair_weight), tokens, top_k, at<const float>(x), at<float>(out), precision);
+           })
+      .def("read_probe", [](const Compute& c, Address data, int64_t bytes, int threads) {
+        nb::gil_scoped_release release;
+        return mimo_read_probe(c.get(), at<const uint8_t>(data), bytes, threads);
+      });
+  m.def("quantize_int4", [](Address weights, Address importance, int rows, int cols, int group, Address codes, Address scales) {
+    nb::gil_scoped_release release;
+    return mimo::quantize_int4(at<const float>(weights), at<const float>(importance), rows, cols, group, at<int8_t>(codes), at<uint16_t>(scales));
+  });
+  m.def("quantize_int8", [](Address weights, int rows, int cols, Address codes, Address scales) {
+    nb::gil_scoped_release release;
+    return mimo::quantize_int8(at<const float>(weights), rows, cols, at<int8_t>(codes), at<uint16_t>(scales));
+  });
+  m.def("quantize_mxfp4", [](Address weights, int rows, int cols, Address codes, Address scales) {
+    nb::gil_scoped_release release;
+    return mimo::quantize_mxfp4(at<const float>(weights), rows, cols, at<uint8_t>(codes), at<uint8_t>(scales));
+  });
+  m.def("expand_fp8", [](Address codes, Address scales, Address row_block, int scale_cols, int rows, int cols, Address out) {
+    nb::gil_scoped_release release;
+    mimo::expand_fp8(at<const uint8_t>(codes), at<const float>(scales), at<const int32_t>(row_block), scale_cols, rows, cols, at<float>(out));
+  });
+}
