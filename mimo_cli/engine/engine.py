@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mimo_cli.checkpoint.config import ModelConfig
 from mimo_cli.checkpoint.contents import Contents
+from mimo_cli.checkpoint.index import TensorIndex
 from mimo_cli.checkpoint.reader import CheckpointReader
 from mimo_cli.engine.context import DEFAULT_CONTEXT_TOKENS, kv_bytes_per_token
 from mimo_cli.engine.drafting import draft_logits
@@ -51,6 +52,11 @@ class Engine:
     def mtp(self) -> list[MTPModule]:
         """The MTP modules of the checkpoint, read at the first use (none: an empty list)."""
         return self.load_mtp()
+
+    @property
+    def index(self) -> TensorIndex:
+        """Which shard holds which tensor."""
+        return self.reader.index
 
     @property
     def notes(self) -> tuple[str, ...]:
