@@ -30,7 +30,9 @@ def test_the_index_holds_every_tensor_of_the_weight_map() -> None:
     assert EXPERT in index and "model.layers.1.mlp.experts.99.up_proj.weight" not in index
 
 
-@pytest.mark.parametrize("prefix", ["model.mtp.layers.1.", "model.layers.1", "lm_head", "", "zzz", "model.layers.6.mlp."])
+@pytest.mark.parametrize(
+    "prefix", ["model.mtp.layers.1.", "model.layers.1", "lm_head", "", "zzz", "model.layers.6.mlp."]
+)
 def test_prefixes_find_what_a_scan_finds(prefix: str) -> None:
     index = TensorIndex.open(GOLDEN / "text")
     assert index.with_prefix(prefix) == [name for name in index.names() if name.startswith(prefix)]
@@ -69,7 +71,7 @@ def test_files_that_the_index_does_not_name_are_left_alone(tmp_path: Path) -> No
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     folder = copy_golden("text_mxfp4", tmp_path / "model")
     (folder / "model_pp0_ep1_shard0.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="1 of 2 shards are missing in .*`model_pp0_ep1_shard0.safetensors`"):
+    with pytest.raises(CheckpointError, match=r"1 of 2 shards are missing in .*`model_pp0_ep1_shard0\.safetensors`"):
         TensorIndex.open(folder)
 
 
@@ -100,7 +102,7 @@ def test_a_shard_name_that_leaves_the_folder_is_refused(shard: Any, tmp_path: Pa
 def test_a_listed_tensor_that_its_shard_lacks_is_named(tmp_path: Path) -> None:
     save_tensors(tmp_path / "x.safetensors", ONE)
     write_index(tmp_path, {"a": "x.safetensors", "b": "x.safetensors"})
-    with pytest.raises(CheckpointError, match="`b` is missing in `x.safetensors`.* not found"):
+    with pytest.raises(CheckpointError, match=r"`b` is missing in `x\.safetensors`.* not found"):
         TensorIndex.open(tmp_path)
 
 
@@ -108,14 +110,14 @@ def test_a_tensor_in_another_shard_than_listed_is_named(tmp_path: Path) -> None:
     save_tensors(tmp_path / "x.safetensors", ONE)
     save_tensors(tmp_path / "y.safetensors", {"b": torch.ones(1)})
     write_index(tmp_path, {"a": "y.safetensors", "b": "x.safetensors"})
-    with pytest.raises(CheckpointError, match="`a` is missing in `y.safetensors`.* found in `x.safetensors`"):
+    with pytest.raises(CheckpointError, match=r"`a` is missing in `y\.safetensors`.* found in `x\.safetensors`"):
         TensorIndex.open(tmp_path)
 
 
 def test_a_tensor_in_two_shards_is_refused(tmp_path: Path) -> None:
     save_tensors(tmp_path / "x.safetensors", ONE)
     save_tensors(tmp_path / "y.safetensors", ONE)
-    with pytest.raises(CheckpointError, match="`a` is in two shards: `x.safetensors` and `y.safetensors`"):
+    with pytest.raises(CheckpointError, match=r"`a` is in two shards: `x\.safetensors` and `y\.safetensors`"):
         TensorIndex.open(tmp_path)
 
 
@@ -130,11 +132,13 @@ def test_a_truncated_shard_stops_the_opening(tmp_path: Path) -> None:
     folder = copy_golden("text_mxfp4", tmp_path / "model")
     shard = folder / "model_pp0_ep1_shard0.safetensors"
     shard.write_bytes(shard.read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match="`model_pp0_ep1_shard0.safetensors` is truncated"):
+    with pytest.raises(CheckpointError, match=r"`model_pp0_ep1_shard0\.safetensors` is truncated"):
         TensorIndex.open(folder)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": {}}', '{"weight_map": []}', '{"weight_map": {"a": 1}', "null"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"weight_map": {}}', '{"weight_map": []}', '{"weight_map": {"a": 1}', "null"]
+)
 def test_an_index_file_without_a_weight_map_is_refused(text: str, tmp_path: Path) -> None:
     save_tensors(tmp_path / "model.safetensors", ONE)
     (tmp_path / INDEX_FILE).write_text(text)

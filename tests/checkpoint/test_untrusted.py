@@ -15,7 +15,7 @@ def test_an_object_is_parsed() -> None:
     [b"", b"{", b"[1]", b'"a"', b"1", b"\xff{}", b'{"a": 1, "a": 1}', b'{"a": {"b": 1, "b": 2}}', b'{"a":' * 100_000],
 )
 def test_anything_but_one_object_with_unique_names_is_refused(text: bytes) -> None:
-    with pytest.raises(CheckpointError, match="^the file") as error:
+    with pytest.raises(CheckpointError, match=r"^the file") as error:
         parse_json_object(text, "the file")
     assert error.value.hint
 

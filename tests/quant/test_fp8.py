@@ -56,7 +56,9 @@ def test_ragged_edge_blocks_equal_plain_loops(rows: int, columns: int, block: tu
     assert torch.equal(expand_block_scales(weight, scales, torch.float32, block), expected)
 
 
-@given(chunks=st.integers(1, 5), chunk_rows=st.integers(1, 20), columns=st.integers(1, 24), block_rows=st.integers(1, 9))
+@given(
+    chunks=st.integers(1, 5), chunk_rows=st.integers(1, 20), columns=st.integers(1, 24), block_rows=st.integers(1, 9)
+)
 def test_each_chunk_restarts_its_grid(chunks: int, chunk_rows: int, columns: int, block_rows: int) -> None:
     rows = chunks * chunk_rows
     weight = random_weight(rows, columns, rows)
@@ -135,7 +137,7 @@ def test_a_scale_that_is_not_finite_is_refused(scale: float) -> None:
 
 @given(rows=st.integers(1, 40), columns=st.integers(1, 40), block=st.tuples(st.integers(1, 17), st.integers(1, 17)))
 def test_quantizing_errs_by_at_most_half_a_step(rows: int, columns: int, block: tuple[int, int]) -> None:
-    """e4m3 keeps 3 mantissa bits: half a step is 1/16 of the value, or 2^-10 scales below the smallest normal number."""
+    """e4m3 keeps 3 mantissa bits: half a step is 1/16 of the value, or 2^-10 scales below the normal numbers."""
     values = torch.randn(rows, columns, generator=torch.Generator().manual_seed(rows + columns))
     weight, scales = quantize_blocks(values, block)
     restored = expand_block_scales(weight, scales, torch.float32, block)
