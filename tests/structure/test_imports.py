@@ -22,8 +22,11 @@ MAY_IMPORT = {
     "engine": {*BOTTOM, "model", "offload", "kvcache", "quant", "checkpoint", "media"},
     "chat": {*BOTTOM, "engine", "media", "checkpoint"},
     "miniature": {*BOTTOM, "checkpoint", "quant", "chat"},
-    "api": {*BOTTOM, "chat", "engine", "media", "checkpoint", "miniature"},
-    "commands": {*BOTTOM, "api", "chat", "engine", "media", "checkpoint", "miniature", "settings", "terminal"},
+    "dialogue": {*BOTTOM, "chat", "engine", "media"},
+    "towers": {*BOTTOM, "chat", "engine", "model", "media", "checkpoint"},
+    "api": {*BOTTOM, "dialogue", "towers", "chat", "engine", "media", "checkpoint", "miniature"},
+    "commands": {*BOTTOM, "api", "dialogue", "chat", "engine", "media", "checkpoint", "miniature"}
+    | {"settings", "terminal"},
     "app": {*BOTTOM, "commands", "settings", "terminal"},
     "__main__": {"app"},
     "": {"api"},
@@ -50,7 +53,7 @@ LIBRARY_HOMES = {
     "bitsandbytes": {"quant.nf4"},
     "accelerate": {"offload", "engine.load"},
     "huggingface_hub": {"commands"},
-    "torch": {"engine", "model", "kvcache", "checkpoint", "offload", "quant", "miniature", "api"},
+    "torch": {"engine", "model", "kvcache", "checkpoint", "offload", "quant", "miniature", "towers", "api"},
 }
 """Library -> the sub-packages or modules that may import it."""
 
@@ -95,7 +98,9 @@ def test_the_sub_packages_have_no_cycle() -> None:
     left = dict(edges)
     while left:
         free = [part for part, targets in left.items() if not targets & left.keys()]
-        assert free, f"these import one another: { {part: sorted(targets & left.keys()) for part, targets in left.items()} }"
+        assert free, (
+            f"these import one another: { {part: sorted(targets & left.keys()) for part, targets in left.items()} }"
+        )
         for part in free:
             del left[part]
 
@@ -149,4 +154,6 @@ def test_nothing_below_the_commands_prints_or_exits() -> None:
 
 def test_the_package_never_imports_its_tests() -> None:
     for source in package_sources():
-        assert not [found for found in source.imports() if found.module.split(".")[0] in {"tests", "pytest"}], source.path
+        assert not [found for found in source.imports() if found.module.split(".")[0] in {"tests", "pytest"}], (
+            source.path
+        )

@@ -78,7 +78,10 @@ def test_the_readme_names_existing_files() -> None:
 
 def test_every_direct_dependency_is_pinned_for_the_tests() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    declared = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    declared = [
+        *project["dependencies"],
+        *(line for extra in project["optional-dependencies"].values() for line in extra),
+    ]
     names = {re.split(r"[<>=\[ ]", line)[0].lower() for line in declared}
     pinned = re.findall(r"^([a-z0-9-]+)==", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE)
     assert names <= set(pinned), f"not in constraints.txt: {sorted(names - set(pinned))}"

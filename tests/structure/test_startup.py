@@ -7,7 +7,18 @@ import pytest
 
 from tests.support.source_tree import ROOT
 
-HEAVY = ("torch", "numpy", "cv2", "av", "soundfile", "tokenizers", "jinja2", "transformers", "accelerate", "bitsandbytes")
+HEAVY = (
+    "torch",
+    "numpy",
+    "cv2",
+    "av",
+    "soundfile",
+    "tokenizers",
+    "jinja2",
+    "transformers",
+    "accelerate",
+    "bitsandbytes",
+)
 
 PROBE = """
 import sys
