@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from mimo_cli.answer import Answer, AnswerOptions
 from mimo_cli.chat.attachments import MediaOpener
 from mimo_cli.chat.conversation import Conversation
 from mimo_cli.chat.media_options import MediaChoices, MediaOptions
@@ -27,11 +26,11 @@ from mimo_cli.chat.stop import stop_ids
 from mimo_cli.chat.template import ChatTemplate, render_chat
 from mimo_cli.chat.tokenizer import Tokenizer
 from mimo_cli.checkpoint.config import ModelConfig
+from mimo_cli.dialogue import Answer, Dialogue, Speaker, TurnOptions
 from mimo_cli.engine.engine import Engine as LoadedEngine
 from mimo_cli.engine.generate import Generation, generate
 from mimo_cli.engine.load import LoadOptions, load_engine
 from mimo_cli.engine.sampling import SamplingParams
-from mimo_cli.engine.sequence import Sequence as Timeline
 from mimo_cli.errors import UsageError
 from mimo_cli.media.prompt import Prompt
 from mimo_cli.towers import load_audio, load_vision
@@ -94,7 +93,6 @@ class Engine:
         self._media = media
         self._allow_net = allow_net
         self._raw_special_tokens = raw_special_tokens
-        self._conversation = Conversation()
         self._answers: list[Message] = []  # their ids are used again when they come back in a history
 
     @property
@@ -113,21 +111,16 @@ class Engine:
         return Tokenizer.from_folder(self.core.folder)
 
     @cached_property
-    def stop_ids(self) -> frozenset[int]:
-        """The ids that end an answer."""
-        return stop_ids(self.core.folder, self.config, self.tokenizer)
-
-    @cached_property
-    def banned_ids(self) -> tuple[int, ...]:
-        """The rows of the output head that stand for no text."""
-        return self.tokenizer.never_valid_ids(self.config.vocab_size)
-
-    @cached_property
-    def prompt_builder(self) -> PromptBuilder:
-        """Turns messages into prompts with the chat template of the model's folder."""
-        template = ChatTemplate.from_folder(self.core.folder)
-        return PromptBuilder(
-            self.tokenizer, template, self.config.processor, raw_special_tokens=self._raw_special_tokens
+    def speaker(self) -> Speaker:
+        """The engine with its text side: tokenizer, chat template, stop ids."""
+        folder, config = self.core.folder, self.config
+        template, raw = ChatTemplate.from_folder(folder), self._raw_special_tokens
+        return Speaker(
+            self.core,
+            self.tokenizer,
+            PromptBuilder(self.tokenizer, template, config.processor, raw_special_tokens=raw),
+            stop_ids(folder, config, self.tokenizer),
+            self.tokenizer.never_valid_ids(config.vocab_size),
         )
 
     @cached_property
@@ -138,8 +131,8 @@ class Engine:
         return MediaOpener(options, allow_net=self._allow_net)
 
     @cached_property
-    def _sequence(self) -> Timeline:
-        return self.core.start_sequence(self._context_tokens)
+    def _dialogue(self) -> Dialogue:
+        return Dialogue(self.speaker, context_tokens=self._context_tokens)
 
     def logits(self, ids: Iterable[int]) -> torch.Tensor:
         """Return the logits float32 [T, vocab] after each of T token ids; the last row predicts what follows."""
@@ -187,11 +180,11 @@ class Engine:
         `stats` has the timings. Give the finished message back in the next call's messages and only what is new is
         read. `sampling` are fields of SamplingParams. Raises UsageError or MediaError for messages that cannot be read.
         """
-        options = AnswerOptions(_sampling(None, sampling), thinking, think_budget_tokens, loop_guard, tuple(stop))
+        options = TurnOptions(_sampling(None, sampling), thinking, think_budget_tokens, loop_guard, tuple(stop))
         self._remember_answer()
         history = [self._recognised(message) for message in read_messages(messages, self.media_opener.open)]
-        self._conversation = Conversation(history, tools)
-        return Answer(self, self._sequence, self._conversation, self.prompt_builder, options)
+        self._dialogue.conversation = Conversation(history, tools)
+        return self._dialogue.answer(options)
 
     def close(self) -> None:
         """Give back memory and files. The engine is of no use afterwards."""
@@ -207,7 +200,7 @@ class Engine:
 
     def _remember_answer(self) -> None:
         """Keep the answer of the call before, if it was finished."""
-        last = self._conversation.messages[-1:]
+        last = self._dialogue.conversation.messages[-1:]
         if last and last[0].generated is not None:
             self._answers = [*self._answers, last[0]][-_REMEMBERED_ANSWERS:]
 

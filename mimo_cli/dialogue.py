@@ -1,15 +1,14 @@
-"""One answer while it is written: engine steps in, chat events out, with the reins in the caller's hands.
+"""A dialogue under way: Conversation (messages), Sequence (KV cache) and the answer being written.
 
-    Conversation -> Prompt -> generate -> ids -> ReplyReader -> stop texts -> events, the last one Finished
-                                 ^ ThinkingControl forces the end of reasoning (budget, loop, the user)
+    Dialogue.answer -> Answer: prompt -> generate -> ids -> ReplyReader -> stop texts -> events, the last one Finished
+                                            ^ ThinkingControl forces the end of reasoning (budget, loop, the user)
 
-The next prompt of the same conversation begins with what the KV cache holds, so a turn reads only what is new.
+The next prompt begins with what the KV cache holds, so a turn reads only what is new.
 """
 
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from mimo_cli.chat.conversation import Conversation
 from mimo_cli.chat.events import Event, Finished, FinishReason, Notice, TextDelta
@@ -18,12 +17,13 @@ from mimo_cli.chat.messages import Message, TextPart
 from mimo_cli.chat.prompt_builder import PromptBuilder
 from mimo_cli.chat.reply import ReplyReader
 from mimo_cli.chat.thinking import ThinkingControl
+from mimo_cli.chat.tokenizer import Tokenizer
+from mimo_cli.engine.engine import Engine
 from mimo_cli.engine.generate import generate
 from mimo_cli.engine.sampling import SamplingParams
 from mimo_cli.engine.sequence import Sequence as Timeline
 from mimo_cli.engine.stats import GenerationStats, OnProgress
-
-LONG_THINKING_TOKENS = 8192
+from mimo_cli.media.prompt import Prompt
 
 _LOOP_NOTICES = {
     "thinking": "the reasoning repeated itself and was ended",
@@ -32,8 +32,8 @@ _LOOP_NOTICES = {
 
 
 @dataclass(frozen=True)
-class AnswerOptions:
-    """How an answer is to be written. `sampling` needs no stop_ids and banned_ids: the model's own are added.
+class TurnOptions:
+    """How one answer is made. `sampling` needs no stop_ids or banned_ids: those of the model are added.
 
     thinking       let the model reason first; think_budget_tokens ends that after so many tokens (None: no bound)
     loop_guard     end reasoning that repeats itself, and say so of an answer
@@ -44,63 +44,74 @@ class AnswerOptions:
     thinking: bool = True
     think_budget_tokens: int | None = None
     loop_guard: bool = True
-    stop_texts: Sequence[str] = ()
+    stop_texts: tuple[str, ...] = ()
 
 
-class TokenRules(Protocol):
-    """What a model's folder says about ids: which end an answer, which stand for no text."""
+@dataclass(frozen=True)
+class Speaker:
+    """What it takes to talk with a loaded model: the engine and the text side of its folder."""
 
-    @property
-    def stop_ids(self) -> Collection[int]:
-        """Ids that end an answer."""
+    engine: Engine
+    tokenizer: Tokenizer
+    builder: PromptBuilder
+    stop_ids: frozenset[int]
+    banned_ids: tuple[int, ...]
 
-    @property
-    def banned_ids(self) -> Collection[int]:
-        """Ids that are never chosen."""
+
+class Dialogue:
+    """One conversation with one model and the timeline it is cached in."""
+
+    def __init__(
+        self, speaker: Speaker, conversation: Conversation | None = None, *, context_tokens: int | None = None
+    ) -> None:
+        self.speaker = speaker
+        self.conversation = conversation or Conversation()
+        self.timeline = speaker.engine.start_sequence(context_tokens)
+
+    def answer(self, options: TurnOptions | None = None, on_progress: OnProgress | None = None) -> "Answer":
+        """Begin the answer to the messages so far; it is appended to the conversation when it is finished.
+
+        Raises UsageError where the messages cannot be rendered; the answer itself raises what Sequence.prefill raises.
+        """
+        options = options or TurnOptions()
+        prompt = self.conversation.prompt(self.speaker.builder, thinking=options.thinking)
+        return Answer(self.speaker, self.conversation, self.timeline, prompt, options, on_progress)
 
 
 class Answer(Iterator[Event]):
-    """The next answer of a conversation: iterate for its events, the last of which is Finished.
+    """Events of one answer, the last one Finished (also in `finished`); `stats` are right at any moment.
 
-    When that comes, the conversation has the answer. `stats` and the other properties are right at any moment. An
-    interrupted `next` (Ctrl-C) may be called again and goes on with the token that was under way.
+    Ctrl-C may fall anywhere: asking for the next event then goes on with the token that was under way, `stop` ends the
+    answer with what is there.
     """
 
     def __init__(
         self,
-        rules: TokenRules,
-        sequence: Timeline,
+        speaker: Speaker,
         conversation: Conversation,
-        builder: PromptBuilder,
-        options: AnswerOptions,
-        on_progress: OnProgress | None = None,
+        timeline: Timeline,
+        prompt: Prompt,
+        options: TurnOptions,
+        on_progress: OnProgress | None,
     ) -> None:
-        """Raises UsageError where the messages cannot be rendered; nothing is read before the first `next`."""
+        self.prompt = prompt
+        self.finished: Finished | None = None
+        self._speaker = speaker
         self._conversation = conversation
         self._options = options
-        self._tools = conversation.tools
-        self._tokenizer = builder.tokenizer
-        self._prompt = conversation.prompt(builder, thinking=options.thinking)
         guard = LoopGuard() if options.loop_guard else None
-        self._control = ThinkingControl(builder.tokenizer, budget_tokens=options.think_budget_tokens, guard=guard)
-        self._params = replace(options.sampling, stop_ids=rules.stop_ids, banned_ids=rules.banned_ids)
-        self._generation = generate(sequence, self._prompt, self._params, on_progress=on_progress, force=self._control)
-        self._reader: ReplyReader | None = None
+        self._thinking = ThinkingControl(speaker.tokenizer, budget_tokens=options.think_budget_tokens, guard=guard)
+        params = replace(options.sampling, stop_ids=speaker.stop_ids, banned_ids=speaker.banned_ids)
+        self._generation = generate(timeline, prompt, params, on_progress=on_progress, force=self._thinking)
         self._stop_text = StopText(options.stop_texts)
+        self._reader: ReplyReader | None = None
         self._events: deque[Event] = deque()
-        self._finished: Finished | None = None
-        self._is_cancelled = False
-        self._noticed: set[str] = set()
+        self._has_told_of_loop = False
 
     @property
     def stats(self) -> GenerationStats:
-        """What the answer has cost so far."""
+        """What the answer cost so far."""
         return self._generation.stats
-
-    @property
-    def think_tokens(self) -> int:
-        """Tokens of reasoning so far, its closing tag included."""
-        return self._reader.reasoning_tokens if self._reader else 0
 
     @property
     def is_reading(self) -> bool:
@@ -109,31 +120,39 @@ class Answer(Iterator[Event]):
 
     @property
     def is_thinking(self) -> bool:
-        """Tell whether reasoning is being written."""
-        return self._control.is_thinking
+        """Tell whether the model is reasoning at this moment."""
+        return self._thinking.is_thinking
 
-    def end_thinking(self) -> None:
-        """Ask for the answer: the reasoning ends with the next token."""
-        self._control.end_thinking()
-
-    def cancel(self) -> None:
-        """Ask for the end: the events end, with Finished, without another token."""
-        self._is_cancelled = True
+    @property
+    def reasoning_tokens(self) -> int:
+        """Tokens of the reasoning so far, its closing tag included."""
+        return self._reader.reasoning_tokens if self._reader else 0
 
     def __next__(self) -> Event:
         while not self._events:
-            if self._finished:
+            if self.finished:
                 raise StopIteration
-            if self._is_cancelled:
-                self._finish("cancelled")
-            else:
-                self._take_step()
+            self._take_step()
         return self._events.popleft()
+
+    def end_thinking(self) -> None:
+        """Let the answer come next, if the model is reasoning or about to."""
+        self._thinking.end_thinking()
+
+    def stop(self) -> list[Event]:
+        """End the answer now, as the user's wish; returns the last events, Finished among them."""
+        if not self.finished:
+            self._finish("cancelled")
+        events = list(self._events)
+        self._events.clear()
+        return events
 
     def _take_step(self) -> None:
         step = next(self._generation)
         self._show(self._reply_reader().push(step.token))
-        self._notice()
+        if self._thinking.loop and not self._has_told_of_loop:
+            self._has_told_of_loop = True
+            self._events.append(Notice(_LOOP_NOTICES[self._thinking.loop]))
         if self._stop_text.is_hit:
             self._finish("stop")
         elif step.finish_reason:
@@ -142,9 +161,9 @@ class Answer(Iterator[Event]):
     def _reply_reader(self) -> ReplyReader:
         if self._reader is None:  # not before the prompt was read: only then it is known how much of it was cached
             self._reader = ReplyReader(
-                self._tokenizer,
-                self._params.stop_ids,
-                self._tools,
+                self._speaker.tokenizer,
+                self._speaker.stop_ids,
+                self._conversation.tools,
                 thinking=self._options.thinking,
                 prompt_tokens=self.stats.prompt_tokens,
                 cached_tokens=self.stats.cached_tokens,
@@ -159,13 +178,6 @@ class Answer(Iterator[Event]):
             elif not self._stop_text.is_hit:
                 self._events.append(event)
 
-    def _notice(self) -> None:
-        notices = {_LOOP_NOTICES[self._control.loop]} if self._control.loop else set()
-        if self.is_thinking and self.think_tokens >= LONG_THINKING_TOKENS:
-            notices.add(f"thinking for {LONG_THINKING_TOKENS:,} tokens; a thinking budget bounds it")
-        self._events.extend(Notice(text) for text in notices - self._noticed)
-        self._noticed |= notices
-
     def _finish(self, reason: FinishReason) -> None:
         *events, finished = self._reply_reader().finish(reason)
         self._show(events)
@@ -174,8 +186,8 @@ class Answer(Iterator[Event]):
         if self._stop_text.is_hit:
             finished = replace(finished, message=self._cut(finished.message), finish_reason="stop")
         if self.stats.generated_tokens:
-            self._conversation.answered(self._prompt, finished.message)
-        self._finished = finished
+            self._conversation.answered(self.prompt, finished.message)
+        self.finished = finished
         self._events.append(finished)
 
     def _cut(self, message: Message) -> Message:
