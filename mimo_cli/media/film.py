@@ -5,6 +5,7 @@ decoded frame is alive at a time.
 """
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -54,9 +55,9 @@ class _Packets:
         return stated
 
     def notes(self, num_frames: int) -> tuple[str, ...]:
-        """Say how much of the film is missing, if more than a second and a twentieth of it is."""
+        """Say how much of the film is missing, if more than half a second and a fiftieth of it is."""
         found_s = num_frames / self.rate_fps if self.rate_fps > 0 else 0.0
-        if self.header_duration_s - found_s <= max(1.0, self.header_duration_s / 20):
+        if self.header_duration_s - found_s <= max(0.5, self.header_duration_s / 50):
             return ()
         promised = f"{self.header_duration_s:.1f} s promised, {num_frames} frames ({found_s:.1f} s) found"
         return (f"the film is cut short or damaged: {promised}",)
@@ -139,7 +140,9 @@ def _decode_opencv(path: str, indices: Sequence[int]) -> Iterator[Frame]:
 
 def _open_capture(path: str) -> cv2.VideoCapture:
     """Open with FFmpeg only: other backends take a name for a pattern of file names, or for a camera."""
-    cv2.utils.logging.setLogLevel(0)  # failures become errors of ours; OpenCV would print them as well
+    # Failures become errors and notes of ours; OpenCV and the FFmpeg inside it would print them as well.
+    cv2.utils.logging.setLogLevel(0)
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     return cv2.VideoCapture(path, cv2.CAP_FFMPEG)
 
 
@@ -207,7 +210,9 @@ def _read_packets(path: str) -> _Packets:
                         first_s, last_s = min(first_s, time_s), max(last_s, time_s)
             stated = float(track.average_rate or track.guessed_rate or 0)
             duration_s = float(track.duration * track.time_base) if track.duration and track.time_base else 0.0
-            duration_s = duration_s or (container.duration or 0) / av.time_base
+            if not duration_s and not sound:  # a container lasts as long as its longest track
+                duration_s = (container.duration or 0) / av.time_base
+            duration_s = max(duration_s, track.frames / stated if stated else 0.0)
     except (av.FFmpegError, OSError, ValueError) as err:
         raise MediaError(f"the film cannot be opened: {getattr(err, 'strerror', None) or err}") from err
     measured = (num_frames - 1) / (last_s - first_s) if num_frames > 1 and last_s > first_s else 0.0
