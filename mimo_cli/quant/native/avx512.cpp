@@ -241,8 +241,7 @@ inline void finish(const RowsTask& t, int pair, int block, const __m512 (&acc)[2
   __m512 v = acc[0];
   if (t.epilogue == Epilogue::swiglu) v = swiglu(acc[0], acc[1]);
   if (t.epilogue == Epilogue::accumulate) {
-    v = _mm512_mul_ps(v, _mm512_set1_ps(t.factor[pair]));
-    if (!t.first) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(rows, out));
+    v = _mm512_add_ps(_mm512_mul_ps(v, _mm512_set1_ps(t.factor[pair])), _mm512_maskz_loadu_ps(rows, out));
   }
   _mm512_mask_storeu_ps(out, rows, v);
 }

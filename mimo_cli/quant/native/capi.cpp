@@ -76,12 +76,13 @@ void mimo_linear(mimo_compute* c, int format, int group, int rows, int cols, con
 }
 
 void mimo_moe(mimo_compute* c, int format, int group, int hidden, int width, int experts, const uint64_t* gate_up, const uint64_t* down,
-              const int32_t* pair_expert, const float* pair_weight, int tokens, int top_k, const float* x, float* out, int precision) {
+              const int32_t* pair_token, const int32_t* pair_expert, const float* pair_weight, int pairs, int tokens, const float* x,
+              float* out, int precision) {
   c->experts.clear();
   for (int e = 0; e < experts; e++)
     c->experts.push_back({matrix(format, group, width, hidden, 2, reinterpret_cast<const uint8_t*>(gate_up[e])),
                           matrix(format, group, hidden, width, 1, reinterpret_cast<const uint8_t*>(down[e]))});
-  c->compute.moe(c->experts, pair_expert, pair_weight, tokens, top_k, x, out, static_cast<Precision>(precision));
+  c->compute.moe(c->experts, pair_token, pair_expert, pair_weight, pairs, tokens, x, out, static_cast<Precision>(precision));
 }
 
 uint64_t mimo_read_probe(mimo_compute* c, const uint8_t* data, int64_t bytes, int threads) {

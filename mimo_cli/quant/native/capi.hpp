@@ -9,8 +9,9 @@ const char* mimo_isa(const mimo_compute*);
 int64_t mimo_packed_bytes(int format, int group, int rows, int cols, int streams);  // -1: not a format this library reads
 void mimo_pack(mimo_compute*, int format, int group, int rows, int cols, int streams, uint8_t* data, int which, const void* codes, const void* scales);
 void mimo_linear(mimo_compute*, int format, int group, int rows, int cols, const uint8_t* data, const float* x, float* y, int tokens, int precision);
-// One layer of experts. gate_up, down [experts] addresses of streams; pair_expert [tokens * top_k] indexes them.
+// One layer of experts, added to out. gate_up, down [experts] addresses of streams; pair_expert [pairs] indexes them.
 void mimo_moe(mimo_compute*, int format, int group, int hidden, int width, int experts, const uint64_t* gate_up, const uint64_t* down,
-              const int32_t* pair_expert, const float* pair_weight, int tokens, int top_k, const float* x, float* out, int precision);
+              const int32_t* pair_token, const int32_t* pair_expert, const float* pair_weight, int pairs, int tokens, const float* x,
+              float* out, int precision);
 uint64_t mimo_read_probe(mimo_compute*, const uint8_t* data, int64_t bytes, int threads);  // plain load of all bytes
 }

@@ -46,7 +46,7 @@ void Compute::linear(const Matrix& w, const float* x, float* y, int tokens, Prec
   pool_.run([&](int thread, int threads, Barrier& barrier) {
     for (int t = thread; t < tokens; t += threads) isa_->prepare(x + size_t(t) * w.cols, w.cols, t, w, &inputs_);
     barrier.wait();
-    RowsTask task{&w, 0, 0, &inputs_, place_.data(), place_.data(), nullptr, tokens, y, size_t(w.rows), Epilogue::store, true};
+    RowsTask task{&w, 0, 0, &inputs_, place_.data(), place_.data(), nullptr, tokens, y, size_t(w.rows), Epilogue::store};
     if (tokens < kPrefillTokens) {
       const Share share(w.blocks(), thread, threads);
       task.block_begin = share.begin, task.block_end = share.end;
@@ -62,9 +62,9 @@ void Compute::linear(const Matrix& w, const float* x, float* y, int tokens, Prec
   });
 }
 
-void Compute::moe(const std::vector<Expert>& experts, const int32_t* pair_expert, const float* pair_weight, int tokens, int top_k,
-                  const float* x, float* out, Precision precision) {
-  const int pairs = tokens * top_k, count = int(experts.size());
+void Compute::moe(const std::vector<Expert>& experts, const int32_t* pair_token, const int32_t* pair_expert, const float* pair_weight,
+                  int pairs, int tokens, const float* x, float* out, Precision precision) {
+  const int count = int(experts.size());
   if (!pairs || !count) return;
   const Matrix& first = experts[0].gate_up;
   const int hidden = first.cols, width = first.rows;
@@ -78,7 +78,7 @@ void Compute::moe(const std::vector<Expert>& experts, const int32_t* pair_expert
   std::vector<int32_t> cursor(begin_.begin(), begin_.end() - 1);
   for (int p = 0; p < pairs; p++) {
     const int at = cursor[pair_expert[p]]++;
-    token_[at] = p / top_k, factor_[at] = pair_weight[p];
+    token_[at] = pair_token[p], factor_[at] = pair_weight[p];
   }
 
   active_.clear();
@@ -99,7 +99,7 @@ void Compute::moe(const std::vector<Expert>& experts, const int32_t* pair_expert
     auto gate_up = [&](int e, int from, int to) {
       const int b = begin_[e];
       isa_->rows({&experts[e].gate_up, from, to, &inputs_, token_.data() + b, place_.data() + b, nullptr, begin_[e + 1] - b, intermediate,
-                  size_t(width), Epilogue::swiglu, true});
+                  size_t(width), Epilogue::swiglu});
     };
     if (tokens < kPrefillTokens) {
       const Share share(used * up_blocks, thread, threads);  // one flat range over all experts: no thread waits for a small one
@@ -119,12 +119,10 @@ void Compute::moe(const std::vector<Expert>& experts, const int32_t* pair_expert
     barrier.wait();
     // A thread owns output rows and adds the experts in order, so no sum depends on who was faster.
     auto down = [&](int from, int to) {
-      const int rows = std::min(to * kBlockRows, hidden) - from * kBlockRows;
-      for (int t = 0; t < tokens; t++) std::memset(out + size_t(t) * hidden + size_t(from) * kBlockRows, 0, size_t(rows) * 4);
       for (const int e : active_) {
         const int b = begin_[e];
         isa_->rows({&experts[e].down, from, to, &hidden_, place_.data() + b, token_.data() + b, factor_.data() + b, begin_[e + 1] - b, out,
-                    size_t(hidden), Epilogue::accumulate, false});
+                    size_t(hidden), Epilogue::accumulate});
       }
     };
     if (tokens < kPrefillTokens) {

@@ -23,10 +23,10 @@ class Compute {
   // y [tokens, rows] = x [tokens, cols] W^T.
   void linear(const Matrix& w, const float* x, float* y, int tokens, Precision precision);
 
-  // out [tokens, hidden] = sum over the chosen experts, in ascending order of their place in `experts`:
-  // weight * down(silu(gate x) * (up x)). pair_expert [tokens * top_k] indexes `experts`.
-  void moe(const std::vector<Expert>& experts, const int32_t* pair_expert, const float* pair_weight, int tokens, int top_k,
-           const float* x, float* out, Precision precision);
+  // out [tokens, hidden] += weight * down(silu(gate x) * (up x)) for every pair of a token and an expert. A token's experts
+  // are added in ascending order of their place in `experts`; pair_expert [pairs] indexes that, pair_token [pairs] x and out.
+  void moe(const std::vector<Expert>& experts, const int32_t* pair_token, const int32_t* pair_expert, const float* pair_weight, int pairs,
+           int tokens, const float* x, float* out, Precision precision);
 
  private:
   void size(Activations& a, const Matrix& w, const float* x, size_t count, int tokens, Precision precision);

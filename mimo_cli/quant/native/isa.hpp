@@ -19,7 +19,6 @@ struct RowsTask {
   float* out;                // [.., out_stride]
   size_t out_stride;
   Epilogue epilogue;         // swiglu needs two streams; accumulate adds into `out`
-  bool first;                // accumulate: overwrite instead of adding
 };
 
 struct Isa {

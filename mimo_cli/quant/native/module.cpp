@@ -59,11 +59,12 @@ NB_MODULE(_native, m) {
              mimo_linear(c.get(), format, group, rows, cols, at<const uint8_t>(data), at<const float>(x), at<float>(y), tokens, precision);
            })
       .def("moe",
-           [](const Compute& c, int format, int group, int hidden, int width, int experts, Address gate_up, Address down, Address pair_expert,
-              Address pair_weight, int tokens, int top_k, Address x, Address out, int precision) {
+           [](const Compute& c, int format, int group, int hidden, int width, int experts, Address gate_up, Address down, Address pair_token,
+              Address pair_expert, Address pair_weight, int pairs, int tokens, Address x, Address out, int precision) {
              nb::gil_scoped_release release;
              mimo_moe(c.get(), format, group, hidden, width, experts, at<const uint64_t>(gate_up), at<const uint64_t>(down),
-                      at<const int32_t>(pair_expert), at<const float>(pair_weight), tokens, top_k, at<const float>(x), at<float>(out), precision);
+                      at<const int32_t>(pair_token), at<const int32_t>(pair_expert), at<const float>(pair_weight), pairs, tokens, at<const float>(x),
+                      at<float>(out), precision);
            })
       .def("read_probe", [](const Compute& c, Address data, int64_t bytes, int threads) {
         nb::gil_scoped_release release;

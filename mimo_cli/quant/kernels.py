@@ -1,0 +1,160 @@
+"""The native kernels as Python objects: checked tensors in, float32 tensors out.
+
+The extension `_native` is optional. Where it was not built, or the processor has neither AVX2 nor AVX-512, `load_kernels`
+returns None and `missing_reason` says why; the package then computes with torch.
+Letters: T tokens, O rows, I columns, H hidden size, A experts per token.
+"""
+
+import functools
+import os
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mimo_cli.quant.packed import FORMATS, PackedShape
+
+try:
+    from mimo_cli.quant import _native
+except ImportError as error:
+    _native = None  # type: ignore[assignment]
+    _import_error = str(error)
+
+Precision = Literal["int8", "exact", "bfloat16"]
+"""Of the activations. int8: 8 bits for integer formats, the fastest and the only lossy one. exact: 16 significant bits.
+bfloat16: rounded to bfloat16 for fp8 and bf16 weights, as a bfloat16 network has them; 16 bits for integer formats."""
+
+_PRECISIONS: dict[Precision, int] = {"int8": 0, "exact": 1, "bfloat16": 2}
+ISA_VARIABLE = "MIMO_ISA"
+"""Environment variable that asks for one instruction set (`avx512`, `avx2`) or `none`, for comparisons."""
+
+
+class ExpertPairs(NamedTuple):
+    """Which token goes to which expert: tokens int32 [P], places int32 [P] in a list of experts, weights float32 [P]."""
+
+    tokens: Tensor
+    places: Tensor
+    weights: Tensor
+
+
+class Kernels:
+    """Threads and kernels for one instruction set. Calls from several Python threads take turns.
+
+    `calls` counts uses of the kernels since the start.
+    """
+
+    def __init__(self, isa: str, threads: int) -> None:
+        self._compute: Any = _native.Compute(isa, threads)
+        self.isa: str = self._compute.isa
+        self.threads = threads
+        self.calls = 0
+
+    def pack(self, shape: PackedShape, data: Tensor, stream: int, codes: Tensor, scales: Tensor) -> None:
+        """Write one matrix into a packed stream, in place.
+
+        data uint8 [shape.nbytes]; codes [rows, cols]: int8 values (int4, int8), uint8 e2m1 codes one per byte (mxfp4),
+        float8 or its bytes (fp8), bfloat16 (bf16). scales: float16 [rows, groups] (int4, int8), uint8 [rows, groups]
+        (mxfp4), float32 [blocks of 16 rows, spans of 128 columns] (fp8); any empty tensor for bf16.
+        """
+        _expect(data, torch.uint8, (shape.nbytes,), "packed stream")
+        if tuple(codes.shape) != (shape.rows, shape.cols) or codes.element_size() != (2 if shape.format == "bf16" else 1):
+            raise ValueError(f"codes of {shape} must be {shape.rows} x {shape.cols}, found {tuple(codes.shape)} {codes.dtype}")
+        if shape.format == "fp8":
+            _expect(scales, torch.float32, (shape.blocks, shape.spans), "scales")
+        elif shape.format != "bf16":
+            kind = torch.uint8 if shape.format == "mxfp4" else torch.float16
+            _expect(scales, kind, (shape.rows, -(-shape.cols // shape.group)), "scales")
+        codes, scales = codes.contiguous(), scales.contiguous()
+        self._compute.pack(*_shape(shape), shape.streams, data.data_ptr(), stream, codes.data_ptr(), scales.data_ptr())
+
+    def linear(self, shape: PackedShape, data: Tensor, x: Tensor, precision: Precision) -> Tensor:
+        """Return x W^T: x float32 [T, I] -> float32 [T, O]."""
+        _expect(data, torch.uint8, (shape.nbytes,), "packed stream")
+        x = x.contiguous()
+        _expect(x, torch.float32, (len(x), shape.cols), "input")
+        y = torch.empty(len(x), shape.rows)
+        if len(x):
+            self.calls += 1
+            self._compute.linear(*_shape(shape), data.data_ptr(), x.data_ptr(), y.data_ptr(), len(x), _PRECISIONS[precision])
+        return y
+
+    def moe(
+        self,
+        up_shape: PackedShape,
+        gate_up: Sequence[int],
+        down: Sequence[int],
+        pairs: ExpertPairs,
+        x: Tensor,
+        out: Tensor,
+        precision: Precision,
+    ) -> None:
+        """Add some experts of one layer to `out` in place: x float32 [T, H], out float32 [T, H].
+
+        up_shape: gate and up [I, H] in two streams; down is [H, I] in the same format. gate_up, down: addresses of the
+        streams of the experts, which must stay alive. A token's experts are added in the order of those lists, so the
+        answer depends neither on where a stream lies nor on how a layer is cut into several calls.
+        """
+        _expect(x, torch.float32, (len(x), up_shape.cols), "input")
+        _expect(out, torch.float32, tuple(x.shape), "output")
+        for column, kind in ((pairs.tokens, torch.int32), (pairs.places, torch.int32), (pairs.weights, torch.float32)):
+            _expect(column, kind, (len(pairs.tokens),), "pairs")
+        if not len(pairs.tokens):
+            return
+        self.calls += 1
+        addresses = torch.tensor([*gate_up, *down], dtype=torch.int64)
+        self._compute.moe(
+            *(FORMATS.index(up_shape.format), up_shape.group, up_shape.cols, up_shape.rows),
+            *(len(gate_up), addresses.data_ptr(), addresses[len(gate_up) :].data_ptr()),
+            *(pairs.tokens.data_ptr(), pairs.places.data_ptr(), pairs.weights.data_ptr(), len(pairs.tokens)),
+            *(len(x), x.data_ptr(), out.data_ptr(), _PRECISIONS[precision]),
+        )
+
+    def read_probe(self, data: Tensor, threads: int) -> None:
+        """Load every byte of a tensor with plain vector loads: what memory can give, measured beside the kernels."""
+        self._compute.read_probe(data.data_ptr(), data.nbytes, threads)
+
+
+@functools.cache
+def load_kernels(threads: int | None = None) -> Kernels | None:
+    """Return the kernels for this machine, or None where there are none. `threads` None: all physical cores allowed."""
+    if missing_reason():
+        return None
+    return Kernels(os.environ.get(ISA_VARIABLE, "auto"), threads or _usable_cores())
+
+
+def missing_reason() -> str | None:
+    """Say why there are no native kernels here; None where there are."""
+    if _native is None:
+        return f"the native kernels were not built ({_import_error})"
+    wanted = os.environ.get(ISA_VARIABLE, "auto")
+    features = _native.cpu_features()
+    if wanted == "none":
+        return f"{ISA_VARIABLE} is `none`"
+    if wanted not in ("auto", *features):
+        return f"{ISA_VARIABLE} is `{wanted}`; auto, none, {' or '.join(features)} expected"
+    if not (features.get(wanted) if wanted != "auto" else any(features.values())):
+        return f"this processor lacks {'AVX2' if wanted == 'auto' else wanted}"
+    return None
+
+
+def _usable_cores() -> int:
+    """Cores this process may run on, one thread each where two share a core."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    cores = set()
+    for cpu in allowed:
+        try:
+            with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list", encoding="ascii") as file:
+                cores.add(file.read().strip())
+        except OSError:
+            cores.add(str(cpu))
+    return max(1, len(cores))
+
+
+def _shape(shape: PackedShape) -> tuple[int, int, int, int]:
+    return FORMATS.index(shape.format), shape.group, shape.rows, shape.cols
+
+
+def _expect(tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...], what: str) -> None:
+    if tensor.dtype != dtype or tuple(tensor.shape) != shape or not tensor.is_contiguous() or tensor.device.type != "cpu":
+        raise ValueError(f"{what} must be contiguous {dtype} {list(shape)} on the CPU, found {tensor.dtype} {list(tensor.shape)}")
