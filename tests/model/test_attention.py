@@ -39,7 +39,7 @@ def _plain(
     if key_mask is not None:
         visible = visible & (key_mask[:, None, None, :] | (i == j))
     scores = scores.masked_fill(~visible, float("-inf"))
-    sink = torch.full((1, scores.shape[1], 1, 1), float("-inf")) if sinks is None else sinks.double()[None, :, None, None]
+    sink = torch.tensor(float("-inf")) if sinks is None else sinks.double()[:, None, None]
     top = torch.maximum(scores.amax(-1, keepdim=True), sink)
     weights = (scores - top).exp()
     return weights / (weights.sum(-1, keepdim=True) + (sink - top).exp()) @ values

@@ -42,9 +42,14 @@ class TextCheckpoint:
 
 
 @cache
-def load_text_checkpoint(name: str, dtype: torch.dtype = torch.float32, window: int | None = None) -> TextCheckpoint:
-    """Load a set once per process; tests must leave the weights as they are. `window` replaces the configured one."""
-    folder = GOLDEN / name
+def load_text_checkpoint(
+    name: str, dtype: torch.dtype = torch.float32, *, window: int | None = None, folder: Path | None = None
+) -> TextCheckpoint:
+    """Load a set once per process; tests must leave the weights as they are.
+
+    `window` replaces the configured one; `folder` holds an altered copy.
+    """
+    folder = folder or GOLDEN / name
     config = ModelConfig.from_file(folder / "config.json")
     if window is not None:
         config = replace(config, sliding_attention=replace(config.sliding_attention, window=window))
