@@ -20,7 +20,9 @@ from mimo_cli.media.samples import Samples
 Mel = NDArray[np.float32]
 
 _FLOOR = 1e-7
-_ROWS_PER_CALL = 200
+_ROWS_PER_CALL = 100
+_BAND_FILTERS = 16
+"""Neighbouring filters read few bins: their products are small, and stay on one core (see `resample._PRODUCT_SIZE`)."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,18 @@ def mel_filterbank(options: MelOptions) -> NDArray[np.float32]:
     rising = (bins - corners[:-2]) / np.diff(corners)[:-1]
     falling = (corners[2:] - bins) / np.diff(corners)[1:]
     return np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
+
+
+@lru_cache(maxsize=4)
+def _bands(options: MelOptions) -> tuple[tuple[slice, slice, NDArray[np.float32]], ...]:
+    """Cut the filter bank into bands: the bins they read, the filters they give, and the weights between these."""
+    bank, bands = mel_filterbank(options), []
+    for first in range(0, options.n_mels, _BAND_FILTERS):
+        filters = slice(first, min(first + _BAND_FILTERS, options.n_mels))
+        used = np.flatnonzero(bank[:, filters].any(axis=1))
+        bins = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
+        bands.append((bins, filters, np.ascontiguousarray(bank[bins, filters])))
+    return tuple(bands)
 
 
 @lru_cache(maxsize=4)
@@ -130,8 +144,11 @@ class MelStream:
         cut = sliding_window_view(chunk, options.nfft)[:: options.hop_length]
         np.multiply(cut, _window(options), out=frames[:rows])
         spectrum = np.fft.rfft(frames, axis=1)
-        magnitude = np.sqrt(spectrum.real**2 + spectrum.imag**2).astype(np.float32, copy=False)
-        return np.log(np.maximum(magnitude @ mel_filterbank(options), _FLOOR))[:rows]
+        magnitude = np.abs(spectrum).astype(np.float32, copy=False)
+        mel = np.empty((_ROWS_PER_CALL, options.n_mels), np.float32)
+        for bins, filters, weights in _bands(options):
+            np.matmul(magnitude[:, bins], weights, out=mel[:, filters])
+        return np.log(np.maximum(mel, _FLOOR))[:rows]
 
 
 def log_mel(waveform: Samples, options: MelOptions = MelOptions()) -> Mel:

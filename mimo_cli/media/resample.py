@@ -6,6 +6,7 @@ always have the same shape, so the samples do not depend on how the stream was c
 
     n = target/g, o = rate/g outputs and inputs of a period, g = gcd(rate, target)
     R tiles of a period, each P outputs wide and fed by V inputs: y [M, R, P] = x [R, M, V] @ taps [R, V, P]
+    for M periods at a time; C such products make a call.
 """
 
 from dataclasses import dataclass
@@ -19,12 +20,15 @@ from numpy.typing import NDArray
 from mimo_cli.errors import MediaError
 from mimo_cli.media.samples import Samples
 
-MAX_RATE_HZ = 768_000
+MAX_RATE_HZ = 384_000
 _ZERO_CROSSINGS = 6
 _ROLLOFF = 0.99
 _TILE_OUTPUTS = 128
 _CALL_OUTPUTS = 24_000
-"""Outputs of one matrix product, about: a second at 24 kHz. Larger calls gain nothing and hold more."""
+"""Outputs of a call, about: a second at 24 kHz. Larger calls gain nothing and hold more."""
+_PRODUCT_SIZE = 1 << 18
+"""Multiplications of one matrix product. BLAS runs larger ones on all cores, which on a busy machine is 20 times slower
+(its threads spin), and the result would depend on their number."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,10 @@ class Resampler:
         if self._rate == target:
             return
         self._filter = _build_filter(self._rate, target)
-        self._periods = max(1, _CALL_OUTPUTS // self._filter.outputs)
+        _, inputs, outputs = self._filter.taps.shape
+        periods = max(1, _CALL_OUTPUTS // self._filter.outputs)
+        self._product_periods = min(periods, max(1, _PRODUCT_SIZE // (inputs * outputs)))
+        self._periods = periods // self._product_periods * self._product_periods
         self._lead = int(-self._filter.first[0])  # zeros before the first sample
         self._buffer: Samples = np.zeros(self._lead, np.float32)
         self._need = (
@@ -128,8 +135,9 @@ class Resampler:
             chunk = self._buffer[call * step : call * step + self._need]
             windows = sliding_window_view(chunk, f.taps.shape[1])
             index = (f.first + self._lead)[:, None] + np.arange(self._periods) * f.inputs
-            product = np.matmul(windows[index], f.taps)  # [R, M, V] @ [R, V, P]
-            out[call] = product.transpose(1, 0, 2).reshape(-1)
+            inputs = windows[index].reshape(len(f.first), -1, self._product_periods, f.taps.shape[1])
+            product = np.matmul(inputs, f.taps[:, None])  # [R, C, M, V] @ [R, 1, V, P]
+            out[call] = product.transpose(1, 2, 0, 3).reshape(-1)
         self._buffer = self._buffer[calls * step :]
         self._returned += out.size
         return out.reshape(-1)

@@ -124,7 +124,7 @@ class AudioTokenizer(nn.Module):
     def _features(self, mel: Tensor, lengths: Tensor | None) -> Tensor:
         weight = self.conv1.weight
         rows = lengths.to(weight.device) if lengths is not None else None
-        hidden_states = mel.to(weight.device, weight.dtype).transpose(1, 2)  # [B, n_mels, T]
+        hidden_states = _clear_padding(mel.to(weight.device, weight.dtype).transpose(1, 2), rows)  # [B, n_mels, T]
         hidden_states = _clear_padding(gelu(self.conv1(hidden_states)), rows)
         hidden_states = gelu(self.conv2(hidden_states)).transpose(1, 2)  # [B, C, d]
         hidden_states = self._run_layers(hidden_states)
