@@ -5,10 +5,11 @@ module's dtype and assigned, never copied again.
 """
 
 from collections.abc import Callable, Iterable
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from mimo_cli.checkpoint.reader import CheckpointReader
 from mimo_cli.engine.memory import available_bytes
@@ -22,9 +23,21 @@ OnLoad: TypeAlias = Callable[[int, int], None]
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
+class _NoInit(TorchFunctionMode):
+    """Leaves parameters as they are: random numbers without memory make torch load its compiler, a second of work."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
 def build_empty(make: Callable[[], _Module], dtype: torch.dtype | None = None) -> _Module:
     """Build a module whose parameters have shapes and dtypes but no memory; `dtype` converts what may be converted."""
-    with torch.device("meta"):
+    with torch.device("meta"), _NoInit():
         module = make()
     return module.to(dtype) if dtype else module
 
