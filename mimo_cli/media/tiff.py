@@ -47,15 +47,15 @@ def _directory(data: bytes, wanted: tuple[int, ...]) -> Iterator[tuple[int, tupl
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None:
         raise MediaError("the TIFF data starts with neither `II` nor `MM`")
-    is_big = struct.unpack_from(order + "H", data, 2)[0] == 43
+    is_big = _unpack(order + "H", data, 2)[0] == 43
     word, entry_bytes = ("Q", 20) if is_big else ("I", 12)
-    start = struct.unpack_from(order + word, data, 8 if is_big else 4)[0]
-    number = struct.unpack_from(order + ("Q" if is_big else "H"), data, start)[0]
+    start = _unpack(order + word, data, 8 if is_big else 4)[0]
+    number = _unpack(order + ("Q" if is_big else "H"), data, start)[0]
     if number > _MAX_ENTRIES:
         raise MediaError(f"the TIFF directory claims {number} entries; at most {_MAX_ENTRIES} are read")
     start += 8 if is_big else 2
     for entry in range(start, start + number * entry_bytes, entry_bytes):
-        tag, kind, count = struct.unpack_from(order + "HH" + word, data, entry)
+        tag, kind, count = _unpack(order + "HH" + word, data, entry)
         if tag in wanted and kind in _TYPES:
             yield tag, _values(data, order, word, entry, (_TYPES[kind], count))
 
@@ -68,5 +68,12 @@ def _values(data: bytes, order: str, word: str, entry: int, form: tuple[str, int
         raise struct.error("more values than bytes")
     place = entry + 4 + struct.calcsize("=" + word)
     if size > struct.calcsize("=" + word):
-        place = struct.unpack_from(order + word, data, place)[0]
-    return struct.unpack_from(f"{order}{count}{code}", data, place)
+        place = _unpack(order + word, data, place)[0]
+    return _unpack(f"{order}{count}{code}", data, place)
+
+
+def _unpack(form: str, data: bytes, offset: int) -> tuple[int, ...]:
+    """Unpack at an offset from the file, which may be anything up to 2**64; struct.error beyond the end."""
+    if offset > len(data):
+        raise struct.error(f"no byte {offset}")
+    return struct.unpack_from(form, data, offset)

@@ -73,7 +73,7 @@ def write_film(
     MP4 files get their index first, so that one cut short can still be opened.
     """
     file = target if isinstance(target, io.BytesIO) else str(target)
-    is_mp4 = str(target).endswith((".mp4", ".mov")) or container == "mp4"
+    is_mp4 = str(target).endswith((".mp4", ".mov"))
     with av.open(file, "w", format=container, options={"movflags": "faststart"} if is_mp4 else {}) as output:
         track, times = None, iter(pts) if pts is not None else None
         sound = output.add_stream("aac", rate=24000, layout="mono") if sound_s else None
