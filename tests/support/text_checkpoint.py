@@ -50,6 +50,20 @@ def load_text_checkpoint(
     `window` replaces the configured one; `folder` holds an altered copy.
     """
     folder = folder or GOLDEN / name
+    model, reader = build_text_model(folder, dtype, window)
+    config = model.config
+    mtp = [MTPModule(config, dtype) for _ in range(MTP_MODULES[name])]
+    for k, module in enumerate(mtp):
+        _bind(module, mtp_bindings(module, k), reader)
+    with np.load(folder / "expected.npz") as arrays:
+        expected = {key: torch.from_numpy(arrays[key]) for key in arrays}
+    return TextCheckpoint(config, model, mtp, expected)
+
+
+def build_text_model(
+    folder: Path, dtype: torch.dtype = torch.float32, window: int | None = None
+) -> tuple[TextModel, CheckpointReader]:
+    """Build the model of a checkpoint folder with all its experts resident."""
     config = ModelConfig.from_file(folder / "config.json")
     if window is not None:
         config = replace(config, sliding_attention=replace(config.sliding_attention, window=window))
@@ -62,12 +76,7 @@ def load_text_checkpoint(
             prefix = f"model.layers.{layer}.mlp.experts.{expert_id}"
             for part, weight in zip(("gate", "up", "down"), experts.expert(layer, expert_id), strict=True):
                 weight.data.copy_(reader.read(f"{prefix}.{part}_proj.weight", dtype))
-    mtp = [MTPModule(config, dtype) for _ in range(MTP_MODULES[name])]
-    for k, module in enumerate(mtp):
-        _bind(module, mtp_bindings(module, k), reader)
-    with np.load(folder / "expected.npz") as arrays:
-        expected = {key: torch.from_numpy(arrays[key]) for key in arrays}
-    return TextCheckpoint(config, model, mtp, expected)
+    return model, reader
 
 
 def _bind(module: nn.Module, bindings: Iterable[Binding], reader: CheckpointReader) -> None:
