@@ -63,14 +63,14 @@ def find_qkv_layout(index: TensorIndex, config: ModelConfig | None, override: Qk
     if stated in fitting:
         return QkvLayout(stated)
     doubt = f"; `tp_size` {stated} of the index file does not fit the scale grid" if stated else ""
-    if len(fitting) == 1:
-        order = "plain order [Q; K; V]" if fitting == [1] else f"{fitting[0]} chunks"
-        unusual = doubt or fitting == [1]
-        return QkvLayout(fitting[0], f"fused qkv is in {order}, as its scale grid shows{doubt}" if unusual else None)
     if kv_heads in fitting:
-        return QkvLayout(
-            kv_heads, f"fused qkv is taken as {kv_heads} chunks, the release's layout; the scale grid fits others too"
-        )
+        certain = len(fitting) == 1 and not doubt
+        why = "as its scale grid shows" if len(fitting) == 1 else "the release's layout; its scale grid fits others too"
+        return QkvLayout(kv_heads, None if certain else f"fused qkv is taken as {kv_heads} chunks, {why}{doubt}")
+    if 1 in fitting:  # whole-matrix quantisation: somebody put the rows in plain order before
+        return QkvLayout(1, f"fused qkv is taken in plain order [Q; K; V], as its scale grid shows{doubt}")
+    if len(fitting) == 1:
+        return QkvLayout(fitting[0], f"fused qkv is taken as {fitting[0]} chunks, as its scale grid shows{doubt}")
     raise CheckpointError(
         f"fused qkv of {rows} rows with {scale_rows} scale rows fits {fitting or 'no'} numbers of chunks{doubt}",
         hint=CHUNKS_HINT,

@@ -9,10 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mimo_cli.checkpoint.audio_config import AudioTokenizerConfig
 from mimo_cli.checkpoint.config import ModelConfig, read_json
+from mimo_cli.checkpoint.contents import AUDIO_TOKENIZER_FOLDER
 from mimo_cli.checkpoint.index import TensorIndex
+from mimo_cli.checkpoint.names import audio_tokenizer_weights
 from mimo_cli.checkpoint.reader import CheckpointReader
-from mimo_cli.checkpoint.writer import StorageLayout, plan_files
+from mimo_cli.checkpoint.writer import StorageLayout, plan_files, write_audio_tokenizer, write_checkpoint
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -63,3 +66,35 @@ def random_weights(config: ModelConfig, layout: StorageLayout, seed: int = 0) ->
     for weights in plan_files(config, layout).values():
         for weight in weights:
             yield weight.name, torch.randn(weight.shape, generator=generator) * 0.05
+
+
+def write_whole_model(folder: Path) -> Path:
+    """Write a small random checkpoint with every part the family knows; returns the folder.
+
+    Text as in the `text` reference, two vision blocks, one audio layer, three code books, four ranks in two shards.
+    """
+    values = read_json(GOLDEN / "text" / "config.json")
+    values["vision_config"] |= {
+        "depth": 2,
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_heads": 2,
+        "num_key_value_heads": 1,
+        "fullatt_block_indexes": [0],
+        "vit_window_attn_types": [-1, 1],
+    }
+    values["audio_config"] |= {
+        "audio_channels": 3,
+        "input_local_dim": 16,
+        "input_local_intermediate_size": 16,
+        "input_local_layers": 1,
+        "input_local_attn_heads": 2,
+        "input_local_head_dim": 8,
+    }
+    layout = StorageLayout(ranks=4)
+    write_checkpoint(folder, values, random_weights(ModelConfig.from_dict(values), layout), layout)
+    codec = read_json(GOLDEN / "audio" / "checkpoint" / AUDIO_TOKENIZER_FOLDER / "config.json")
+    codec |= {"d_model": 32, "encoder_layers": 1, "encoder_ffn_dim": 32, "num_quantizers": 3, "codebook_size": [8]}
+    weights = audio_tokenizer_weights(AudioTokenizerConfig.from_dict(codec))
+    write_audio_tokenizer(folder, codec, [(weight.name, torch.randn(weight.shape)) for weight in weights])
+    return folder
