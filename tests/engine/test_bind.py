@@ -25,7 +25,7 @@ def test_modules_built_afterwards_get_their_random_start() -> None:
 
 def test_building_does_not_load_torchs_compiler() -> None:
     # Drawing random numbers without memory loads it: more than a second of every start.
-    code = "from torch import nn; from mimo_cli.engine.bind import build_empty; build_empty(lambda: nn.Embedding(4, 4));"
-    code += "import sys; print('torch._dynamo' in sys.modules)"
+    code = "import sys; from torch import nn; from mimo_cli.engine.bind import build_empty;"
+    code += "build_empty(lambda: nn.Embedding(4, 4)); print('torch._dynamo' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"

@@ -1,11 +1,13 @@
 """What a stranger finds: files that speak of the product only, commands of the README that exist, licences named."""
 
 import re
+import shlex
 import subprocess
 import tomllib
 
 import pytest
 
+from mimo_cli.commands.registry import COMMANDS, load_command
 from tests.support.source_tree import ROOT
 
 # Spelled in pieces, so that this file does not find itself.
@@ -54,13 +56,26 @@ def test_every_example_says_where_it_comes_from(tracked: list[str]) -> None:
             assert f"`{path.removeprefix('examples/')}`" in described, path
 
 
-def test_the_readme_names_existing_commands() -> None:
+def command_lines() -> list[list[str]]:
+    """Every line `$ mimo ...` (alone, or in a pipe) in the README's console blocks, as words; continuations joined."""
     readme = (ROOT / "README.md").read_text("utf-8")
-    registry = (ROOT / "mimo_cli" / "commands" / "registry.py").read_text("utf-8")
-    known = set(re.findall(r'Entry\("(\w+)"', registry))
-    named = set(re.findall(r"(?:^|[`$|] ?)mimo ([a-z]+)\b", readme, re.MULTILINE))
-    assert named, "the README shows no command"
-    assert named <= known, f"no such commands: {sorted(named - known)}"
+    blocks = re.findall(r"```console\n(.*?)```", readme, re.DOTALL)
+    typed = [line[2:] for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.startswith("$ ")]
+    pieces = [piece.strip() for line in typed for piece in line.split(" | ")]
+    return [shlex.split(piece, comments=True) for piece in pieces if piece.startswith("mimo ")]
+
+
+def test_the_readme_shows_existing_commands_and_options() -> None:
+    lines = command_lines()
+    assert lines, "the README shows no command"
+    for words in lines:
+        name = words[1]
+        if name not in COMMANDS:
+            assert " " in name or name.startswith("-"), f"`mimo {name}` is neither a command nor a question"
+            name = "chat"
+        known = {flag for option in load_command(name).options() for flag in [*option.opts, *option.secondary_opts]}
+        used = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+        assert used <= known | {"--help", "-h", "--help-all"}, f"{' '.join(words)}: {sorted(used - known)}"
 
 
 def test_the_readme_names_existing_make_targets() -> None:
