@@ -18,14 +18,15 @@ from typing import Any
 from mimo_cli.chat.conversation import Conversation
 from mimo_cli.chat.messages import Generated, MediaPart, Message, Part, TextPart, ToolCall
 from mimo_cli.chat.openai_messages import OpenMedia
+from mimo_cli.chat.tokenizer import Tokenizer
 from mimo_cli.errors import MimoError, UsageError
 
 VERSION = 1
 
 
-def save_conversation(path: Path, conversation: Conversation, tokenizer_sha256: str) -> None:
+def save_conversation(path: Path, conversation: Conversation, tokenizer: Tokenizer) -> None:
     """Write a conversation; the file appears whole or not at all, readable by its owner only."""
-    head = {"mimo_chat": VERSION, "tokenizer": tokenizer_sha256, "tools": conversation.tools}
+    head = {"mimo_chat": VERSION, "tokenizer": tokenizer.sha256, "tools": conversation.tools}
     lines = [json.dumps(line, ensure_ascii=False) for line in (head, *map(_line, conversation.messages))]
     text = ("\n".join(lines) + "\n").encode("utf-8", "replace")
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -40,7 +41,7 @@ def save_conversation(path: Path, conversation: Conversation, tokenizer_sha256: 
         partial.unlink(missing_ok=True)
 
 
-def load_conversation(path: Path, open_media: OpenMedia, tokenizer_sha256: str) -> Conversation:
+def load_conversation(path: Path, open_media: OpenMedia, tokenizer: Tokenizer) -> Conversation:
     """Read a conversation back; ids are dropped where another tokenizer made them.
 
     Raises UsageError naming the line, MediaError where a medium is gone.
@@ -53,11 +54,11 @@ def load_conversation(path: Path, open_media: OpenMedia, tokenizer_sha256: str) 
     head = values[0] if values else {}
     if head.get("mimo_chat") != VERSION:
         raise UsageError(f"`{path}` is no conversation saved by mimo (version {VERSION})")
-    keeps_ids = head.get("tokenizer") == tokenizer_sha256
+    ids_of = tokenizer if head.get("tokenizer") == tokenizer.sha256 else None
     messages = []
     for number, value in enumerate(values[1:], 2):
         try:
-            messages.append(_message(value, open_media, keeps_ids))
+            messages.append(_message(value, open_media, ids_of))
         except (KeyError, TypeError, ValueError) as err:
             raise UsageError(f"`{path}` line {number} is damaged: {type(err).__name__}: {err}") from err
     return Conversation(messages, head.get("tools"))
@@ -98,12 +99,14 @@ def _part_value(part: Part) -> dict[str, Any]:
     return {"type": part.kind, "path": str(part.origin.resolve())}
 
 
-def _message(value: Mapping[str, Any], open_media: OpenMedia, keeps_ids: bool) -> Message:
+def _message(value: Mapping[str, Any], open_media: OpenMedia, ids_of: Tokenizer | None) -> Message:
     if value["role"] not in ("system", "user", "assistant", "tool"):
         raise ValueError(f"unknown role {value['role']!r}")
     generated = None
-    if keeps_ids and "ids" in value:
-        generated = Generated(tuple(int(token_id) for token_id in value["ids"]), bool(value["thinking"]))
+    if ids_of is not None and "ids" in value:
+        generated = Generated(tuple(value["ids"]), bool(value["thinking"]))
+        if not all(isinstance(token_id, int) and ids_of.knows(token_id) for token_id in generated.ids):
+            raise ValueError("an id is not in the vocabulary")
     return Message(
         value["role"],
         tuple(_part(part, open_media) for part in value["content"]),

@@ -164,9 +164,10 @@ def _with_sorted_results(messages: list[Message]) -> list[Message]:
         stop = position + 1
         while stop < len(messages) and messages[stop].role == "tool":
             stop += 1
-        if message.role == "tool":
-            raise UsageError(f"message {position + 1}: a tool result follows no tool call of the assistant")
         results = messages[position + 1 : stop]
+        if message.role == "tool" or (results and not message.tool_calls):
+            number = position + 1 if message.role == "tool" else position + 2
+            raise UsageError(f"message {number}: a tool result follows no tool call of the assistant")
         ordered.append(message)
         if results or (message.tool_calls and stop < len(messages)):
             ordered += _match_results(message.tool_calls, results, position + 1)

@@ -73,9 +73,13 @@ class Tokenizer:
             known = self._bytes_of[token_id] = self._look_up(token_id)
         return known
 
+    def knows(self, token_id: int) -> bool:
+        """Tell whether an id stands for a token."""
+        return 0 <= token_id < 1 << 32 and self._backend.id_to_token(token_id) is not None
+
     def never_valid_ids(self, vocab_size: int) -> tuple[int, ...]:
         """Return the ids below vocab_size (the rows of the output head) that stand for nothing; never sample them."""
-        return tuple(i for i in range(vocab_size) if self._backend.id_to_token(i) is None)
+        return tuple(i for i in range(vocab_size) if not self.knows(i))
 
     @cached_property
     def vocab_size(self) -> int:
@@ -90,8 +94,8 @@ class Tokenizer:
     def _look_up(self, token_id: int) -> bytes:
         if token_id in self._added_texts:
             return self._added_texts[token_id].encode()
-        symbols = self._backend.id_to_token(token_id) if token_id >= 0 else None
-        return bytes(_BYTE_OF_SYMBOL[symbol] for symbol in symbols) if symbols is not None else b""
+        symbols = self._backend.id_to_token(token_id) if self.knows(token_id) else None
+        return bytes(_BYTE_OF_SYMBOL[symbol] for symbol in symbols or "")
 
 
 class TextStream:

@@ -2,7 +2,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mimo_cli.chat.messages import AudioPart, ImagePart, Message, VideoPart
@@ -42,7 +42,9 @@ def reference_messages(case: dict) -> list[Message]:
     return read_messages(values, one_row)
 
 
-TEXT_AND_PICTURES = [case for case in render_cases() if "video" not in str(case["messages"]) and case["name"] != "unknown-role"]
+TEXT_AND_PICTURES = [
+    case for case in render_cases() if "video" not in str(case["messages"]) and case["name"] != "unknown-role"
+]
 
 
 @pytest.mark.parametrize("case", TEXT_AND_PICTURES, ids=by_name)
@@ -80,11 +82,12 @@ def test_raw_special_tokens_gives_the_faithful_ids() -> None:
     assert prompt.spans == (Span(prompt.ids.index(IDS["<|image_pad|>"]), 4, 0, "vision"),)
 
 
-PIECES = st.sampled_from([*ADDED_TOKENS, "<|im_", "end|>", "<", ">", "think", "é", "中", " ", "\n", "the cat", "</parameter>"])
+PIECES = st.sampled_from(
+    [*ADDED_TOKENS, "<|im_", "end|>", "<", ">", "think", "é", "中", " ", "\n", "the cat", "</parameter>"]
+)
 TEXTS = st.one_of(st.lists(PIECES, max_size=6).map("".join), st.text(st.characters(codec="ascii"), max_size=12))
 
 
-@settings(deadline=None)  # the first example compiles the template
 @given(st.lists(TEXTS, min_size=5, max_size=5))
 def test_no_text_of_anyone_adds_a_control_token(texts: list[str]) -> None:
     system, user, reasoning, argument, result = texts
@@ -99,7 +102,9 @@ def test_no_text_of_anyone_adds_a_control_token(texts: list[str]) -> None:
         },
         {"role": "tool", "content": result},
     ]
-    tools = [{"name": "f", "description": user, "parameters": {"properties": {"k": {"enum": [result]}}, "think": reasoning}}]
+    tools = [
+        {"name": "f", "description": user, "parameters": {"properties": {"k": {"enum": [result]}}, "think": reasoning}}
+    ]
     prompt = builder().build(read_messages(messages, one_row), tools)
     harmless = [{**message, "content": "x"} for message in messages]
     harmless[2] = {**harmless[2], "reasoning_content": "x", "tool_calls": [{"name": "f"}]}
@@ -110,7 +115,6 @@ def test_no_text_of_anyone_adds_a_control_token(texts: list[str]) -> None:
     assert TINY.decode(prompt.ids) == normal
 
 
-@settings(deadline=None)
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_text_without_control_tokens_has_the_faithful_ids(system: str, user: str) -> None:
     messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]

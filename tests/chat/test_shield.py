@@ -10,7 +10,9 @@ from mimo_cli.chat.shield import Piece, Shield, random_mark
 from tests.support.fake_media import fake_audio, fake_image
 from tests.support.tiny_tokenizer import ADDED_TOKENS
 
-NASTY = st.lists(st.sampled_from([*ADDED_TOKENS, "<", "|>", "<|", "im_end", "think>", "</", "a", " ", "\n"])).map("".join)
+NASTY = st.lists(st.sampled_from([*ADDED_TOKENS, "<", "|>", "<|", "im_end", "think>", "</", "a", " ", "\n"])).map(
+    "".join
+)
 
 
 def restored(shield: Shield, text: str) -> str:
@@ -33,7 +35,7 @@ def test_shielded_text_holds_no_token_and_loses_nothing(text: str) -> None:
 
 @given(NASTY, NASTY, NASTY)
 def test_no_token_arises_where_texts_meet(before: str, text: str, after: str) -> None:
-    # `before` and `after` stand for what a template writes: a token of its own is right, one that reaches into text is not.
+    # `before` and `after` stand for what a template writes: it may write tokens, but none may reach into the text.
     shield = Shield(ADDED_TOKENS)
     shielded = shield.text(text)
     for token in ADDED_TOKENS:
@@ -51,7 +53,9 @@ def test_tokens_that_overlap_are_all_broken() -> None:
     assert restored(shield, shielded) == "xababab"
 
 
-@pytest.mark.parametrize(("template", "text"), [("<{{ t }}>", "think"), ("</{{ t }}>", "tool_call"), ("<|{{ t }}|>", "im_end")])
+@pytest.mark.parametrize(
+    ("template", "text"), [("<{{ t }}>", "think"), ("</{{ t }}>", "tool_call"), ("<|{{ t }}|>", "im_end")]
+)
 def test_punctuation_of_the_template_makes_no_token_of_a_name(template: str, text: str) -> None:
     shield = Shield(ADDED_TOKENS)
     written = render(template, {"t": shield.text(text)}, 1000)
@@ -101,7 +105,7 @@ def test_every_string_of_a_message_is_shielded() -> None:
     function = ready["tool_calls"][0]["function"]
     assert restored(shield, function["name"]) == "<think>"
     assert restored(shield, ready["reasoning_content"]) == "</think>"
-    assert list(function["arguments"].values())[0][1:3] == [1, None]
+    assert next(iter(function["arguments"].values()))[1:3] == [1, None]
 
 
 def test_neighbouring_texts_are_joined_before_shielding() -> None:

@@ -30,7 +30,9 @@ def test_integers_have_digits_only() -> None:
     assert typed_value("12345678901234567890", {"type": "number"}) == 12345678901234567890
 
 
-@pytest.mark.parametrize(("text", "value"), [("true", True), ("False", False), ("TRUE", True), ("yes", "yes"), ("1", "1")])
+@pytest.mark.parametrize(
+    ("text", "value"), [("true", True), ("False", False), ("TRUE", True), ("yes", "yes"), ("1", "1")]
+)
 def test_booleans_are_true_or_false_in_any_case(text: str, value: Any) -> None:
     assert typed_value(text, {"type": "boolean"}) is value or typed_value(text, {"type": "boolean"}) == value
 
@@ -81,7 +83,9 @@ def test_several_types_are_tried_in_order() -> None:
     assert typed_value("true", {"oneOf": [{"type": "integer"}, {"anyOf": [{"type": "boolean"}]}]}) is True
 
 
-@pytest.mark.parametrize("schema", [None, 5, "string", {}, {"type": 5}, {"type": ["strange"]}, {"anyOf": "x"}, {"enum": [1]}])
+@pytest.mark.parametrize(
+    "schema", [None, 5, "string", {}, {"type": 5}, {"type": ["strange"]}, {"anyOf": "x"}, {"enum": [1]}]
+)
 def test_without_a_known_type_the_text_stays(schema: Any) -> None:
     assert typed_value("7", schema) == "7"
 

@@ -15,7 +15,9 @@ def fake_audio(num_tokens: int = 3, source: str = "talk.wav") -> AudioInput:
     return AudioInput(source, num_tokens * 3840, num_tokens, lambda: iter(()))
 
 
-def fake_video(times_s: tuple[float, ...] = (0.0, 2.0), step_tokens: int = 2, audio: AudioInput | None = None) -> VideoInput:
+def fake_video(
+    times_s: tuple[float, ...] = (0.0, 2.0), step_tokens: int = 2, audio: AudioInput | None = None
+) -> VideoInput:
     """Return a film whose steps begin at these times; the last one lasts as long as the first."""
     times = np.array(times_s, np.float32)
     step_s = times[1] - times[0] if len(times) > 1 else np.float32(1)
