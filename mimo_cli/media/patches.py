@@ -42,11 +42,13 @@ def frames_to_patches(
     steps, rows, columns = grid
     merge, patch, step_frames = options.merge_size, options.patch_size, options.temporal_patch_size
     values = np.empty((steps, rows // merge, columns // merge, merge, merge, 3, step_frames, patch, patch), np.float32)
-    previous: tuple[NDArray[np.uint8], NDArray[np.float32]] | None = None
+    source, tiles = None, np.empty(0, np.float32)
     for number, frame in zip(range(steps * step_frames), frames, strict=True):
-        if previous is None or frame is not previous[0]:  # the two halves of a still picture are one frame
+        if frame is not source:  # the two halves of a still picture are one frame
+            source, tiles = frame, np.empty(0, np.float32)  # lets the last one go first
             resized = resize(frame, rows * patch, columns * patch, options.resize_filter)
-            previous = frame, normalise(resized, options.statistics)
-        tiles = previous[1].reshape(rows // merge, merge, patch, columns // merge, merge, patch, 3)
+            tiles = normalise(resized, options.statistics)
+            del resized
+            tiles = tiles.reshape(rows // merge, merge, patch, columns // merge, merge, patch, 3)
         values[number // step_frames, :, :, :, :, :, number % step_frames] = tiles.transpose(0, 3, 1, 4, 6, 2, 5)
     return values.reshape(steps * rows * columns, -1)
