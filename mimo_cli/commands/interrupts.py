@@ -12,7 +12,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+if TYPE_CHECKING:
+    from mimo_cli.engine.stats import GenerationStats
 
 SECOND_PRESS_S = 2.0
 
@@ -80,37 +83,55 @@ def time_limit(limit_s: float | None) -> Iterator[None]:
         signal.signal(signal.SIGALRM, previous)
 
 
-class TurnInterrupt:
-    """What Ctrl-C means during one turn. `thinking` and `answering` are set by the one who shows the turn.
+class Interruptible(Protocol):
+    """An answer being written, as Ctrl-C sees it (`dialogue.Answer` is one)."""
 
-    `wants_answer` says that thinking is to end now, `wants_stop` that the turn is to end after the current token.
-    Outside the model's writing (loading, reading the prompt) a press raises KeyboardInterrupt where it happens.
+    @property
+    def stats(self) -> "GenerationStats":
+        """What it cost so far; no generated tokens means that the prompt is being read."""
+        ...
+
+    @property
+    def is_thinking(self) -> bool:
+        """Tell whether reasoning is being written."""
+        ...
+
+    def end_thinking(self) -> None:
+        """End the reasoning; the answer comes next."""
+        ...
+
+
+class TurnInterrupt:
+    """What Ctrl-C means while an answer is written; see the module's table.
+
+    `wants_stop` asks whoever iterates the answer to end it after the token under way.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.phase = "reading"
-        self.wants_answer = False
+    def __init__(self, answer: Interruptible, clock: Callable[[], float] = time.monotonic) -> None:
         self.wants_stop = False
+        self._answer = answer
         self._clock = clock
         self._last_press_s: float | None = None
+        self._has_ended_thinking = False
 
     def press(self) -> None:
-        """Take note of one Ctrl-C; raises KeyboardInterrupt if it means to leave at once."""
+        """Act on one Ctrl-C; raises KeyboardInterrupt if it means to leave at once."""
         now_s = self._clock()
         is_second = self._last_press_s is not None and now_s - self._last_press_s <= SECOND_PRESS_S
         self._last_press_s = now_s
-        if is_second or self.phase == "reading":
+        if is_second or not self._answer.stats.generated_tokens:
             raise KeyboardInterrupt
-        if self.phase == "thinking" and not self.wants_answer:
-            self.wants_answer = True
+        if self._answer.is_thinking and not self._has_ended_thinking:
+            self._has_ended_thinking = True
+            self._answer.end_thinking()
         else:
             self.wants_stop = True
 
     @contextmanager
-    def installed(self) -> Iterator["TurnInterrupt"]:
+    def installed(self) -> Iterator[None]:
         """Send SIGINT here during the block."""
         previous = signal.signal(signal.SIGINT, lambda number, frame: self.press())
         try:
-            yield self
+            yield
         finally:
             signal.signal(signal.SIGINT, previous)

@@ -55,7 +55,15 @@ def _checked(parse: Callable[[str], T]) -> Callable[[Any], T]:
     return read
 
 
+def _positive_count(text: str) -> int:
+    count = parse_count(text)
+    if count < 1:
+        raise UsageError(f"count `{text}` is not above 0")
+    return count
+
+
 read_count = _checked(parse_count)
+read_positive_count = _checked(_positive_count)
 read_duration = _checked(parse_duration)
 
 _THINKING, _SAMPLING, _MEDIA, _MODEL, _GENERAL = "thinking", "sampling", "media", "model", "general"
@@ -140,7 +148,7 @@ class SamplingOptions:
             "--max-tokens",
             metavar="N",
             parser=read_count,
-            help="At most N tokens, thinking included [until the context is full].",
+            help="At most N tokens, thinking included [no limit].",
             rich_help_panel=_SAMPLING,
         ),
     ] = None
@@ -233,7 +241,7 @@ class MediaReadingOptions:
         typer.Option(
             "--max-pixels",
             metavar="N",
-            parser=read_count,
+            parser=read_positive_count,
             help="Largest picture area after scaling.",
             hidden=True,
             rich_help_panel=_MEDIA,

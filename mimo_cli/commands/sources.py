@@ -144,8 +144,8 @@ def build_question(
     """Put files, stdin and words together; attachments named `-` take stdin first. Raises UsageError."""
     resolved = [_resolve(item, stdin) for item in attachments]
     pieces = [_file_text(name, stdin, with_names) for name in files]
-    words = [word for word in words if word != STDIN] if STDIN in words else words
-    piped = stdin.rest() if STDIN not in words else stdin.claim("`-`")
+    piped = stdin.claim("`-`") if STDIN in words else stdin.rest()
+    words = [word for word in words if word != STDIN]
     if media_kind(piped) is not None:
         resolved.append(Attachment("any", piped))
     elif piped.strip():

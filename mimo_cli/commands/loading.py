@@ -1,0 +1,117 @@
+"""A model made ready for a command, and what is said on stderr about it.
+
+Imported only when a command loads a model: this is where torch comes in.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from mimo_cli.api import Engine
+from mimo_cli.chat.attachments import MediaOpener
+from mimo_cli.chat.media_options import MediaChoices, MediaOptions
+from mimo_cli.checkpoint.audio_config import AudioTokenizerConfig
+from mimo_cli.checkpoint.config import ModelConfig, read_json
+from mimo_cli.checkpoint.contents import AUDIO_TOKENIZER_FOLDER
+from mimo_cli.commands.model_choice import ModelChoice
+from mimo_cli.commands.numbers import format_tokens
+from mimo_cli.commands.options import MediaReadingOptions, ModelOptions
+from mimo_cli.engine.load import load_engine
+from mimo_cli.terminal.console import Terminal
+from mimo_cli.terminal.progress import Stage
+from mimo_cli.units import format_bytes
+
+
+@dataclass(eq=False)
+class LoadedModel:
+    """A model ready to answer. `load_s` is how long loading took."""
+
+    choice: ModelChoice
+    engine: Engine
+    load_s: float
+
+    @property
+    def dtype_name(self) -> str:
+        """The compute type as people write it: `bfloat16`."""
+        return str(self.engine.core.dtype).removeprefix("torch.")
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all shards."""
+        return sum(self.engine.core.index.shard_bytes.values())
+
+
+def media_choices(options: MediaReadingOptions) -> MediaChoices:
+    """Return the choices about media that the command line made."""
+    return MediaChoices(options.image_faithful, options.fps, options.max_pixels, options.video_audio)
+
+
+def media_opener(config: ModelConfig, choice: ModelChoice, options: MediaReadingOptions) -> MediaOpener:
+    """Return an opener of media as a model wants them read, without loading that model."""
+    return MediaOpener(media_options(config, choice, options), allow_net=options.allow_net)
+
+
+def media_options(config: ModelConfig, choice: ModelChoice, options: MediaReadingOptions | None = None) -> MediaOptions:
+    """Return how a model wants media read, from its configurations alone."""
+    path = choice.folder / AUDIO_TOKENIZER_FOLDER / "config.json"
+    codec = AudioTokenizerConfig.from_dict(read_json(path), str(path)) if config.audio and path.is_file() else None
+    return MediaOptions.of_checkpoint(config.processor, codec, media_choices(options or MediaReadingOptions()))
+
+
+@contextmanager
+def load_model(
+    choice: ModelChoice,
+    options: ModelOptions,
+    terminal: Terminal,
+    media: MediaReadingOptions | None = None,
+    raw_special_tokens: bool = False,
+) -> Iterator[LoadedModel]:
+    """Load a model for the block, with progress on stderr. Raises what load_engine raises."""
+    started_s = time.perf_counter()
+    media = media or MediaReadingOptions()
+    with Stage(terminal, "loading", "bytes") as stage:
+        core = load_engine(choice.folder, device=options.device, dtype=options.dtype.value, on_load=stage.update)
+    with Engine(
+        core,
+        context_tokens=options.ctx,
+        media=media_choices(media),
+        allow_net=media.allow_net,
+        raw_special_tokens=raw_special_tokens,
+    ) as engine:
+        yield LoadedModel(choice, engine, time.perf_counter() - started_s)
+
+
+def limit_threads(options: ModelOptions) -> None:
+    """Bound the threads of the numeric libraries; they read this when they are first imported."""
+    if options.threads is not None:
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ[name] = str(options.threads)
+
+
+def announce(terminal: Terminal, model: LoadedModel, context_tokens: int, *, in_full: bool = True) -> None:
+    """Say on stderr which model runs, where it is, what its context costs, and what is lossy.
+
+    Not `in_full`, only what must be said: that a miniature is no real model.
+    """
+    core = model.engine.core
+    cache_bytes = core.kv_bytes_per_token * context_tokens
+    lines = [
+        f"model {model.choice.name}, computed in {model.dtype_name}",
+        f"placement: RAM, experts read from disk as needed ({format_bytes(model.weight_bytes)} of weights)",
+        f"context {format_tokens(context_tokens)} tokens, KV cache up to {format_bytes(cache_bytes)}",
+        "lossy: nothing",
+        *model.engine.notes,
+    ]
+    if model.choice.notice:
+        terminal.note(f"mimo: {model.choice.notice}")
+    for line in lines if in_full else ():
+        terminal.note(f"mimo: {line}")
+
+
+def warn_about_template(terminal: Terminal, model: LoadedModel) -> None:
+    """Warn where answers come through a chat template that is not the release's."""
+    template = model.engine.speaker.builder.template
+    if not template.is_known:
+        terminal.warn(f"the chat template in `{template.source}` is not the release's of MiMo-V2.5")
