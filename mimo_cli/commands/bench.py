@@ -1,0 +1,183 @@
+"""`mimo bench`: options to a BenchSpec, measured rows to a table, JSON or CSV. The measuring is engine/bench.py."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mimo_cli.commands.model_choice import ModelChoice, choose_model
+from mimo_cli.commands.options import GeneralOptions, ModelOptions
+from mimo_cli.commands.sources import read_text_file
+from mimo_cli.errors import UsageError
+from mimo_cli.terminal.console import Terminal
+from mimo_cli.units import format_bytes, parse_count
+
+if TYPE_CHECKING:
+    from mimo_cli.engine.bench import BenchRow, Sample
+
+EXAMPLES = ("mimo bench", "mimo bench -p 512-4096+512 -n 64 -r 5", "mimo bench -m ~/models/MiMo-V2.5 -d 0,8192 --json")
+
+_COLUMNS = ("prompt", "depth", "prefill t/s", "decode t/s", "first token", "expert hits", "read/tok", "KV", "peak RAM")
+
+
+def bench(
+    general: GeneralOptions,
+    model: ModelOptions,
+    prompt: Annotated[
+        str, typer.Option("-p", "--prompt-tokens", metavar="N,N", help="Prompt sizes: numbers, ranges a-b+step.")
+    ] = "512,4096",
+    decode: Annotated[
+        str, typer.Option("-n", "--decode-tokens", metavar="N", help="Tokens decoded after each.")
+    ] = "128",
+    depth: Annotated[
+        str, typer.Option("-d", "--depth", metavar="N,N", help="Tokens already in the context, as with -p.")
+    ] = "0",
+    repeats: Annotated[int, typer.Option("-r", "--repeats", metavar="N", min=1, help="Runs of each.")] = 3,
+    cold: Annotated[
+        bool, typer.Option("--cold/--warm", help="Drop experts held in memory before each run, or warm up once [warm].")
+    ] = False,
+    text: Annotated[
+        str | None, typer.Option("--text", metavar="FILE", help="Text to read instead of the one inside mimo.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("-j", "--json", help="One JSON object.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values.")] = False,
+) -> None:
+    """Measure how fast prompts are read and tokens are written, at chosen places of a context.
+
+    It runs the code that chat runs, on real text. Each row gives the median of the repeats and the standard
+    deviation; first token is the time from the request to the first token. With --json or --csv the machine and the
+    versions stand beside the numbers.
+    """
+    if as_json and as_csv:
+        raise UsageError("--json and --csv exclude each other")
+    terminal = general.terminal()
+    choice = choose_model(model.model)
+    sizes = (parse_sizes(prompt), parse_sizes(depth), parse_sizes(decode))
+    if len(sizes[2]) != 1:
+        raise UsageError(f"-n takes one number, found `{decode}`")
+    rows, machine = _measure(terminal, choice, model, sizes, repeats, cold, text)
+    if as_json:
+        terminal.write(json.dumps(json_report(choice, machine, rows), ensure_ascii=False) + "\n")
+    elif as_csv:
+        terminal.write(csv_report(choice, machine, rows))
+    else:
+        _write_table(terminal, choice, machine, rows)
+
+
+def parse_sizes(text: str) -> tuple[int, ...]:
+    """Read `512,4096`, ranges `512-2048+512` (both ends) and counts like `32k`; raises UsageError."""
+    return tuple(size for item in text.split(",") for size in _range(item.strip()))
+
+
+def _range(item: str) -> Iterator[int]:
+    match = re.fullmatch(r"(\w+)-(\w+)(?:([+*])(\w+))?", item)
+    if not match:
+        yield parse_count(item)
+        return
+    low, high = parse_count(match[1]), parse_count(match[2])
+    step = parse_count(match[4]) if match[4] else 0
+    if low > high or (match[3] == "+" and step < 1) or (match[3] == "*" and (step < 2 or low < 1)) or not match[3]:
+        raise UsageError(
+            f"range `{item}` is not `low-high+step` or `low-high*factor`", hint="write for example 512-2048+512"
+        )
+    while low <= high:
+        yield low
+        low = low + step if match[3] == "+" else low * step
+
+
+def _measure(
+    terminal: Terminal,
+    choice: ModelChoice,
+    model: ModelOptions,
+    sizes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]],
+    repeats: int,
+    cold: bool,
+    text: str | None,
+) -> tuple[list["BenchRow"], dict[str, Any]]:
+    from mimo_cli.chat.tokenizer import Tokenizer
+    from mimo_cli.commands.loading import announce, load_model
+    from mimo_cli.engine.bench import BenchSpec, bench_text, run_bench
+    from mimo_cli.engine.machine import describe_machine
+
+    prose = read_text_file(text) if text else bench_text()
+    ids = Tokenizer.from_folder(choice.folder).encode(prose, added_tokens=False)
+    prompts, depths, (decode_tokens,) = sizes
+    spec = BenchSpec(tuple(ids), prompts, decode_tokens, depths, repeats, "cold" if cold else "warm")
+    with load_model(choice, model, terminal) as loaded:
+        announce(terminal, loaded, spec.context_tokens + spec.decode_tokens)
+        total = len(set(prompts)) * len(set(depths))
+        terminal.status(f"measuring 1 of {total}")
+        done: list[BenchRow] = []
+
+        def show(row: "BenchRow") -> None:
+            done.append(row)
+            if len(done) < total:
+                terminal.status(f"measuring {len(done) + 1} of {total}")
+
+        rows = run_bench(loaded.engine.core, spec, on_row=show)
+    terminal.clear_status()
+    return rows, {**describe_machine(), "dtype": loaded.dtype_name, "seed": None}
+
+
+def json_report(choice: ModelChoice, machine: dict[str, Any], rows: Sequence["BenchRow"]) -> dict[str, Any]:
+    """Return everything measured, for programs."""
+    return {"schema": 1, "model": choice.name, "machine": machine, "rows": [asdict(row) for row in rows]}
+
+
+def csv_report(choice: ModelChoice, machine: dict[str, Any], rows: Sequence["BenchRow"]) -> str:
+    """Return one line for each row; a sample becomes four columns, the machine stands in every line."""
+    out = io.StringIO()
+    flat = [{"model": choice.name, **_flat(asdict(row)), **machine} for row in rows]
+    writer = csv.DictWriter(out, fieldnames=list(dict.fromkeys(key for line in flat for key in line)))
+    writer.writeheader()
+    writer.writerows(flat)
+    return out.getvalue().replace("\r\n", "\n")
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in row.items():
+        if isinstance(value, dict):
+            flat |= {f"{key}_{name}": part for name, part in value.items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+def _write_table(terminal: Terminal, choice: ModelChoice, machine: dict[str, Any], rows: Sequence["BenchRow"]) -> None:
+    from mimo_cli.terminal.tables import write_table
+
+    write_table(terminal, _COLUMNS, [_cells(row) for row in rows], numbers=range(len(_COLUMNS)))
+    state = rows[0].cache_state
+    terminal.write(
+        f"\nmedian ± standard deviation of {rows[0].repeats} {state} runs, {rows[0].decode_tokens} tokens decoded\n"
+        f"{Path(choice.name).name}, {machine['dtype']}; {machine['cpu']}, {machine['cores']} cores, "
+        f"{machine['threads']} threads, {format_bytes(machine['memory_bytes'])}; torch {machine['torch']}\n"
+    )
+
+
+def _cells(row: "BenchRow") -> list[str]:
+    return [
+        f"{row.prompt_tokens:,}",
+        f"{row.depth_tokens:,}",
+        _spread(row.prefill_tps),
+        _spread(row.decode_tps),
+        f"{row.ttft_ms.median / 1000:.2f} s" if row.ttft_ms else "-",
+        "-" if row.hit_rate is None else f"{row.hit_rate * 100:.0f} %",
+        format_bytes(row.bytes_per_token) if row.bytes_per_token else "-",
+        format_bytes(row.kv_bytes),
+        format_bytes(row.peak_rss_bytes),
+    ]
+
+
+def _spread(sample: "Sample | None") -> str:
+    if sample is None:
+        return "-"
+    digits = 0 if sample.median >= 100 else 1 if sample.median >= 10 else 2
+    return f"{sample.median:,.{digits}f} ± {sample.deviation:,.{digits}f}"
