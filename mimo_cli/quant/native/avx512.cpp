@@ -59,6 +59,13 @@ struct Int8Codec {
   static __m512 scales(const uint8_t* p) { return half_scales(p); }
 };
 
+template <int N>
+inline __m512i total(const __m512i (&sums)[N]) {
+  if constexpr (N == 1) return sums[0];
+  if constexpr (N == 2) return _mm512_add_epi32(sums[0], sums[1]);
+  if constexpr (N == 4) return _mm512_add_epi32(_mm512_add_epi32(sums[0], sums[1]), _mm512_add_epi32(sums[2], sums[3]));
+}
+
 template <class C, int M, int P>
 void integer_block(const Matrix& w, const uint8_t* stream, const Activations& act, const int32_t* source, __m512 (*acc)[2]) {
   constexpr int kGroups = kSpanCols / C::kGroup, kLines = C::kGroup / C::kLineCols;
@@ -84,11 +91,17 @@ void integer_block(const Matrix& w, const uint8_t* stream, const Activations& ac
       for (int m = 0; m < M; m++) span_acc[m] = _mm512_setzero_ps();
 #pragma GCC unroll 4
       for (int g = 0; g < kGroups; g++) {
-        __m512i dot[M][P];
+        // Several integer sums per token hide the latency of the dot product when there are few tokens; adding them is exact.
+        constexpr int kSums = M * P <= 2 ? 4 : M * P <= 4 ? 2 : 1;
+        __m512i dot[M][P][kSums];
 #pragma GCC unroll 8
         for (int m = 0; m < M; m++)
 #pragma GCC unroll 2
-          for (int p = 0; p < P; p++) dot[m][p] = _mm512_set1_epi32(sum[m][p][s * 4 + g]);
+          for (int p = 0; p < P; p++) {
+            dot[m][p][0] = _mm512_set1_epi32(sum[m][p][s * 4 + g]);
+#pragma GCC unroll 4
+            for (int c = 1; c < kSums; c++) dot[m][p][c] = _mm512_setzero_si512();
+          }
         const int column = s * kSpanCols + g * C::kGroup;
 #pragma GCC unroll 8
         for (int i = 0; i < kLines; i++, codes += 64) {
@@ -100,21 +113,23 @@ void integer_block(const Matrix& w, const uint8_t* stream, const Activations& ac
             for (int m = 0; m < M; m++)
 #pragma GCC unroll 2
               for (int p = 0; p < P; p++) {
-                dot[m][p] = _mm512_dpbusd_epi32(dot[m][p], lo, broadcast4(q[m][p] + column + 8 * i));
-                dot[m][p] = _mm512_dpbusd_epi32(dot[m][p], hi, broadcast4(q[m][p] + column + 8 * i + 4));
+                __m512i &first = dot[m][p][i * 2 % kSums], &second = dot[m][p][(i * 2 + 1) % kSums];
+                first = _mm512_dpbusd_epi32(first, lo, broadcast4(q[m][p] + column + 8 * i));
+                second = _mm512_dpbusd_epi32(second, hi, broadcast4(q[m][p] + column + 8 * i + 4));
               }
           } else {
 #pragma GCC unroll 8
             for (int m = 0; m < M; m++)
 #pragma GCC unroll 2
-              for (int p = 0; p < P; p++) dot[m][p] = _mm512_dpbusd_epi32(dot[m][p], b, broadcast4(q[m][p] + column + 4 * i));
+              for (int p = 0; p < P; p++)
+                dot[m][p][i % kSums] = _mm512_dpbusd_epi32(dot[m][p][i % kSums], b, broadcast4(q[m][p] + column + 4 * i));
           }
         }
         const __m512 ws = C::scales(scales + g * C::kScaleBytes);
 #pragma GCC unroll 8
         for (int m = 0; m < M; m++) {
-          __m512i d = dot[m][0];
-          if constexpr (P == 2) d = _mm512_add_epi32(_mm512_slli_epi32(d, 8), dot[m][1]);
+          __m512i d = total(dot[m][0]);
+          if constexpr (P == 2) d = _mm512_add_epi32(_mm512_slli_epi32(d, 8), total(dot[m][1]));
           span_acc[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(d), ws, span_acc[m]);
         }
       }
