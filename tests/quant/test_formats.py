@@ -22,7 +22,9 @@ def test_one_expert_takes_the_bytes_of_the_release(form: WeightFormat, stored_by
     assert expert_bytes(form) == stored_bytes
 
 
-@pytest.mark.parametrize(("rows", "chunks", "grid"), [(13568, 4, (108, 32)), (13568, 1, (106, 32)), (14848, 4, (116, 32))])
+@pytest.mark.parametrize(
+    ("rows", "chunks", "grid"), [(13568, 4, (108, 32)), (13568, 1, (106, 32)), (14848, 4, (116, 32))]
+)
 def test_fused_qkv_has_a_grid_per_chunk(rows: int, chunks: int, grid: tuple[int, int]) -> None:
     assert FP8_BLOCK.scale_shape(rows, HIDDEN, chunks) == grid
     assert FP8_BLOCK.size_bytes(rows, HIDDEN, chunks) == rows * HIDDEN + 4 * grid[0] * grid[1]
