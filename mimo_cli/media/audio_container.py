@@ -41,9 +41,7 @@ def open_container(source: Source, name: str, reason: str = "") -> SoundStream:
     """
     try:
         with _open(source) as container:
-            if not container.streams.audio:
-                raise MediaError(f"{name} has no sound track", hint="give another file, or its pictures with --video")
-            track = container.streams.audio[0]
+            track = _first_track(container, name)
             frame = next(container.decode(track), None)
             may_be_nan = track.codec_context.name.startswith("pcm_f")
     except (av.FFmpegError, OSError, ValueError) as err:
@@ -57,6 +55,14 @@ def open_container(source: Source, name: str, reason: str = "") -> SoundStream:
     return SoundStream(
         name, frame.sample_rate, len(frame.layout.channels), None, may_be_nan, partial(_read_blocks, source, name)
     )
+
+
+def _first_track(container: "av.container.InputContainer", name: str) -> av.AudioStream:
+    if container.streams.audio:
+        return container.streams.audio[0]
+    if container.streams.video:
+        raise MediaError(f"{name} has no sound track", hint="give another file, or its pictures with --video")
+    raise MediaError(f"{name} holds neither sound nor pictures", hint="it may be incomplete; copy or download it again")
 
 
 def _open(source: Source) -> "av.container.InputContainer":

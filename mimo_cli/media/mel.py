@@ -15,7 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from mimo_cli.errors import CheckpointError
-from mimo_cli.media.samples import Samples
+from mimo_cli.media.samples import Samples, check_waveform
 
 Mel = NDArray[np.float32]
 
@@ -152,7 +152,11 @@ class MelStream:
 
 
 def log_mel(waveform: Samples, options: MelOptions = MelOptions()) -> Mel:
-    """Log-mel spectrogram [T, n_mels] of a whole mono signal [N]; shorter than `min_samples` is padded with zeros."""
+    """Log-mel spectrogram [T, n_mels] of a whole mono signal [N]; shorter than `min_samples` is padded with zeros.
+
+    Raises MediaError for a signal that is empty, not one-dimensional or not finite.
+    """
+    waveform = check_waveform(waveform, options.sampling_rate)
     stream = MelStream(options)
     block = 60 * options.sampling_rate
     parts = [stream.push(waveform[start : start + block]) for start in range(0, len(waveform), block)]

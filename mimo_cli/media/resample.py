@@ -18,7 +18,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from mimo_cli.errors import MediaError
-from mimo_cli.media.samples import Samples
+from mimo_cli.media.samples import Samples, check_waveform
 
 MAX_RATE_HZ = 384_000
 _ZERO_CROSSINGS = 6
@@ -149,10 +149,12 @@ def resampled_length(samples: int, rate: int, target: int) -> int:
 
 
 def resample(waveform: Samples, rate: int, target: int = 24_000) -> Samples:
-    """Resample a whole mono float32 signal [N] to [ceil(N * target / rate)]; equal rates return it unchanged."""
-    if rate == target:
-        return waveform
+    """Resample a whole mono signal [N] to float32 [ceil(N * target / rate)]; equal rates leave it as it is.
+
+    Raises MediaError for an impossible rate and for a signal that is empty, not one-dimensional or not finite.
+    """
+    waveform = check_waveform(waveform, rate)
     stream = Resampler(rate, target)
     block = max(1, 16 * int(rate))  # whole hours arrive as views: the copies stay small
     parts = [stream.push(waveform[start : start + block]) for start in range(0, len(waveform), block)]
-    return np.concatenate([*parts, stream.finish()])
+    return np.concatenate([*parts, stream.finish()]) if rate != target else waveform

@@ -58,7 +58,9 @@ def mix_down(block: Samples) -> Samples:
 
 def check_samples(samples: Samples, name: str, rate: int, first: int = 0) -> None:
     """Raise MediaError if a mono block holds NaN or infinity; `first` is the number of its first sample."""
-    if np.isfinite(samples.sum(dtype=np.float64)):  # both spread through a sum; one pass without a temporary
+    with np.errstate(invalid="ignore"):
+        total = samples.sum(dtype=np.float64)  # both spread through a sum: one pass without a temporary
+    if np.isfinite(total):
         return
     bad = first + int(np.argmin(np.isfinite(samples)))
     raise MediaError(

@@ -82,9 +82,11 @@ def split_recording(recording: Recording, options: SplitOptions | None = None) -
         raise MediaError(f"{recording.stream.name} ends at {recording.duration_s:.2f} s, before {options.start_s:g} s")
     span = _Span(recording.options, recording.stream.name, options)
     for block in _between(recording, options):
-        span.add(block)
-        while span.is_full:
-            yield from span.take(is_last=False)
+        while len(block):
+            # Not a sample more than a decision needs: cuts must not depend on the size of blocks.
+            block = span.fill(block)
+            if span.is_full:
+                yield from span.take(is_last=False)
     span.flush()
     while len(span.powers):
         yield from span.take(is_last=True)
@@ -114,6 +116,7 @@ class _Span:
     options: SplitOptions
     powers: Powers = field(default_factory=lambda: np.zeros(0))
     samples: Samples = field(default_factory=lambda: np.zeros(0, np.float32))
+    measured: int = 0  # of `powers`, those whose windows are in `loudest`
     loudest: Powers = field(default_factory=lambda: np.zeros(0))  # of all windows so far
     overlap: Samples = field(default_factory=lambda: np.zeros(0, np.float32))
 
@@ -129,11 +132,13 @@ class _Span:
         """Tell whether a clip can be cut such that one of at least a second remains."""
         return len(self.powers) >= self.chunk_hops + self.min_hops
 
-    def add(self, block: Samples) -> None:
-        """Append samples; powers follow for each whole hop."""
-        self.samples = np.concatenate([self.samples, block])
+    def fill(self, block: Samples) -> Samples:
+        """Append samples until it is full, with powers for each whole hop, and return the rest of the block."""
+        room = (self.chunk_hops + self.min_hops) * self.hop - len(self.samples)
+        self.samples = np.concatenate([self.samples, block[:room]])
         first, last = len(self.powers), len(self.samples) // self.hop
         self._add_powers(self.samples[first * self.hop : last * self.hop].reshape(-1, self.hop))
+        return block[room:]
 
     def flush(self) -> None:
         """End the stream: the rest of a hop becomes a hop."""
@@ -143,6 +148,7 @@ class _Span:
 
     def take(self, *, is_last: bool) -> Iterator[AudioClip]:
         """Remove the first clip, or the silence before it, and yield the clip if it is one."""
+        self._measure()
         quiet = self._quiet()
         voiced = np.flatnonzero(~quiet)
         if not len(voiced):
@@ -170,7 +176,8 @@ class _Span:
             return hops
         low, high = self.chunk_hops // 2, min(self.chunk_hops, hops - self.min_hops)
         windows = np.convolve(self.powers[low:high], np.ones(_WINDOW_HOPS), "valid")
-        return low + int(np.argmin(windows)) + _WINDOW_HOPS // 2 if len(windows) else high
+        quietest = np.flatnonzero(windows <= windows.min() + 1e-12)  # several where nothing at all is heard
+        return low + int(quietest[len(quietest) // 2]) + _WINDOW_HOPS // 2
 
     def _clip(self, hops: int) -> AudioClip:
         samples = self.samples[: hops * self.hop]
@@ -186,13 +193,18 @@ class _Span:
         self.position += len(self.samples[: hops * self.hop])
         self.samples = self.samples[hops * self.hop :]
         self.powers = self.powers[hops:]
+        self.measured = max(0, self.measured - hops)
         self.overlap = self.overlap[:0]
 
     def _add_powers(self, hops: Samples) -> None:
-        new = np.square(hops, dtype=np.float64).mean(axis=1)
-        self.powers = np.concatenate([self.powers, new])
-        whole = new[: len(new) // _WINDOW_HOPS * _WINDOW_HOPS].reshape(-1, _WINDOW_HOPS)
-        self.loudest = np.sort(np.concatenate([self.loudest, whole.mean(axis=1)]))[-_LOUD_WINDOWS:]
+        self.powers = np.concatenate([self.powers, np.square(hops, dtype=np.float64).mean(axis=1)])
+
+    def _measure(self) -> None:
+        """Keep the loudest windows; the lowest of them is the recording's level, so that one click does not set it."""
+        windows = (len(self.powers) - self.measured) // _WINDOW_HOPS
+        new = self.powers[self.measured : self.measured + windows * _WINDOW_HOPS].reshape(-1, _WINDOW_HOPS).mean(axis=1)
+        self.loudest = np.sort(np.concatenate([self.loudest, new]))[-_LOUD_WINDOWS:]
+        self.measured += windows * _WINDOW_HOPS
 
 
 def _smooth(powers: Powers) -> Powers:
