@@ -151,12 +151,12 @@ class Engine:
     ) -> Generation:
         """Continue token ids; returns an iterator of steps (`token`, `finish_reason`) with `tokens` and `stats`.
 
-        params are SamplingParams or their fields. Without stop_ids those of config.json end it; without max_tokens it
-        goes on until the context is full.
+        params are SamplingParams, or their fields, with `settings` in place of some. Where they are no SamplingParams,
+        the stop ids are those of config.json unless given. Without max_tokens it goes on until the context is full.
         """
+        if not isinstance(params, SamplingParams):
+            params = {"stop_ids": self.config.eos_token_ids, **(params or {})}
         params = _sampling(params, settings)
-        if not params.stop_ids:
-            params = _sampling(params, {"stop_ids": self.config.eos_token_ids})
         prompt = Prompt(_ids(ids))
         limit = self._context_tokens
         if limit is None and params.max_tokens is not None:

@@ -63,7 +63,6 @@ class Generation(Iterator[Step]):
         self._chunk_tokens = chunk_tokens
         self._on_progress = on_progress
         self._sampler = Sampler(params, sequence.vocab_size)
-        self._sampler.observe(prompt.ids)
         self.stats.seed = self._sampler.seed
         self._is_interrupted = False
 
@@ -90,6 +89,7 @@ class Generation(Iterator[Step]):
 
     def _read_prompt(self) -> Tensor:
         logits = self.sequence.prefill(self.prompt, self._chunk_tokens, self._on_progress)
+        self._sampler.observe(self.prompt.ids)
         report = self.sequence.last_prefill
         self.stats.cached_tokens = report.cached_tokens
         self.stats.encode_s, self.stats.prefill_s = report.encode_s, report.prefill_s
