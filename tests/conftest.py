@@ -7,8 +7,8 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-# The models here are tiny: several threads of torch only wait for one another, four times as long on a busy machine, and
-# parallel workers would each start a thread per core. Set before torch is imported anywhere.
+# The models here are tiny: several threads of torch only wait for one another, four times as long on a busy machine,
+# and parallel workers would each start a thread per core. Set before torch is imported anywhere.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
