@@ -46,7 +46,7 @@ class FullKV:
     def snapshot(self, length: int) -> None:
         """Save nothing: positions before `length` stay where they are."""
 
-    def restore(self, saved: None) -> None:
+    def restore(self, saved: object) -> None:
         """Do nothing, see `snapshot`."""
 
     def _grown(self, keys: Tensor, values: Tensor, start: int, end: int) -> Slots:

@@ -33,7 +33,7 @@ class Attention(nn.Module):
         self.o_proj = Linear(attention.num_heads * attention.v_head_dim, hidden_size, dtype=dtype)
         # float32: the sink joins the float32 scores.
         sink = nn.Parameter(torch.zeros(attention.num_heads, dtype=torch.float32)) if attention.has_sink else None
-        self.register_parameter("attention_sink_bias", sink)
+        self.attention_sink_bias: nn.Parameter | None = sink
 
     def forward(
         self,

@@ -8,8 +8,6 @@ Parameters carry the checkpoint's names without `model.`, except that q, k and v
 Letters: B batch, T tokens, H hidden size, V vocabulary. Source: text specification 3 and 4.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
@@ -29,7 +27,6 @@ class DecoderLayer(nn.Module):
     def __init__(self, config: ModelConfig, layer: int, experts: ExpertSource, dtype: torch.dtype) -> None:
         super().__init__()
         hidden, eps = config.hidden_size, config.layernorm_epsilon
-        self.is_sliding = config.is_sliding(layer)
         self.input_layernorm = RMSNorm(hidden, eps, dtype)
         self.self_attn = Attention(hidden, config.attention(layer), config.attention_value_scale, dtype)
         self.post_attention_layernorm = RMSNorm(hidden, eps, dtype)
@@ -51,17 +48,6 @@ class DecoderLayer(nn.Module):
         return hidden_states + (self.mlp(normed, padding_mask) if self.is_moe else self.mlp(normed))
 
 
-@dataclass(frozen=True)
-class _RotaryTables:
-    """The two tables of a forward pass; layers of one kind share theirs."""
-
-    full: RotaryTable
-    sliding: RotaryTable
-
-    def of(self, layer: DecoderLayer) -> RotaryTable:
-        return self.sliding if layer.is_sliding else self.full
-
-
 class TextModel(nn.Module):
     """The network of the main model.
 
@@ -80,7 +66,7 @@ class TextModel(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.layernorm_epsilon, dtype)
         self.lm_head = Linear(config.hidden_size, config.vocab_size, dtype=dtype)
         if config.tie_word_embeddings:
-            self.lm_head.weight = self.embed_tokens.weight
+            self.embed_tokens.weight = self.lm_head.weight
 
     def embed(self, ids: Tensor) -> Tensor:
         """Look up token ids [...] int64 -> [..., H]. There is no scaling."""
@@ -102,14 +88,13 @@ class TextModel(nn.Module):
         if cache is not None and padding_mask is not None:
             raise ValueError("a padding mask goes with whole sequences, not with a KV cache")
         start = cache.length if cache is not None else 0
-        rotary = _RotaryTables(
-            RotaryTable.at(positions, self.config.global_attention),
-            RotaryTable.at(positions, self.config.sliding_attention),
-        )
+        global_rotary = RotaryTable.at(positions, self.config.global_attention)
+        sliding_rotary = RotaryTable.at(positions, self.config.sliding_attention)
         hidden_states = inputs_embeds
         for i, layer in enumerate(self.layers):
+            rotary = sliding_rotary if self.config.is_sliding(i) else global_rotary
             layer_cache = cache.layers[i] if cache is not None else None
-            hidden_states = layer(hidden_states, rotary.of(layer), layer_cache, start, padding_mask)
+            hidden_states = layer(hidden_states, rotary, layer_cache, start, padding_mask)
         return self.norm(hidden_states)
 
     def logits(self, states: Tensor) -> Tensor:

@@ -44,6 +44,7 @@ class Router(nn.Module):
         self.weight = nn.Parameter(torch.empty(config.n_routed_experts, config.hidden_size, dtype=torch.float32))
         nn.init.normal_(self.weight, std=INIT_STD)
         # A buffer: it only decides, so no gradient reaches it; training balances it by its own rule.
+        self.e_score_correction_bias: Tensor
         self.register_buffer("e_score_correction_bias", torch.zeros(config.n_routed_experts, dtype=torch.float32))
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:

@@ -152,6 +152,14 @@ def test_experts_that_are_no_module_stay_outside_the_parameters() -> None:
     }
 
 
+def test_tied_embeddings_are_one_parameter() -> None:
+    model = tiny_model(tie_word_embeddings=True)
+    assert model.embed_tokens.weight is model.lm_head.weight
+    _whole(model, IDS)
+    (model(model.embed(IDS), torch.arange(TOKENS)).sum() + model.lm_head.weight.sum()).backward()
+    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in tiny_model().parameters()) - 40 * 16
+
+
 def test_layers_can_be_observed_by_hooks() -> None:
     model, seen = tiny_model(), []
     for layer in model.layers:
