@@ -30,6 +30,8 @@ def cut_repeats(text: str) -> tuple[str, int]:
         kept.append((position, position + block))
         dropped += times - 1
         position += block * times
+        if _is_beginning(words[position:], words[kept[-1][0] : kept[-1][1]]):
+            break  # the loop was cut off in the middle of one more copy
     if not dropped:
         return text, 0
     return _join(text, spans, kept), dropped
@@ -56,6 +58,12 @@ def _loop_at(words: list[str], start: int) -> tuple[int, int]:
         if times >= _needed(block):
             return block, times
     return 0, 0
+
+
+def _is_beginning(words: list[str], block: list[str]) -> bool:
+    """Tell whether some words are the beginning of a block; the last of them may be cut off too."""
+    count = len(words)
+    return 0 < count < len(block) and words[:-1] == block[: count - 1] and block[count - 1].startswith(words[-1])
 
 
 def _needed(block: int) -> int:

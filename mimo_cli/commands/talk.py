@@ -7,7 +7,6 @@ Ctrl-C stops an answer and keeps what is there; while a prompt is being read it 
 """
 
 import re
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -42,17 +41,17 @@ class MessageReader(Protocol):
         ...
 
 
-def talk(request: ChatRequest, terminal: Terminal, make_reader: Callable[[], MessageReader] | None = None) -> int:
+def talk(request: ChatRequest, terminal: Terminal) -> int:
     """Hold a dialogue until the user leaves; returns the exit code."""
     with loaded_for_chat(request, terminal) as loaded:
         dialogue_talk = Talk(request, terminal, loaded)
         announce(terminal, loaded, dialogue_talk.dialogue.timeline.max_tokens)
         dialogue_talk.begin()
-        reader = make_reader() if make_reader else _editor(request, terminal)
-        return dialogue_talk.run(reader)
+        return dialogue_talk.run(make_editor(request, terminal))
 
 
-def _editor(request: ChatRequest, terminal: Terminal) -> MessageReader:
+def make_editor(request: ChatRequest, terminal: Terminal) -> MessageReader:
+    """Return the editor of the dialogue, with its history file unless that is not wanted."""
     from mimo_cli.terminal.editor import Editor  # prompt_toolkit: nothing else needs it
 
     history = state_folder() / "history" if request.chat.history else None
@@ -185,7 +184,7 @@ class Talk:
     def load(self, path: Path) -> None:
         """Go on with a saved conversation, in place of this one."""
         engine = self.loaded.engine
-        loaded = load_conversation(path, engine.media_opener.open, engine.tokenizer.sha256)
+        loaded = load_conversation(path, engine.media_opener.open, engine.tokenizer)
         self.dialogue.conversation = loaded
         self._save_path = None
         turns = sum(message.role == "user" for message in loaded.messages)
@@ -195,7 +194,7 @@ class Talk:
 
     def save_as(self, path: Path) -> None:
         """Write the conversation to a file."""
-        save_conversation(path, self.conversation, self.loaded.engine.tokenizer.sha256)
+        save_conversation(path, self.conversation, self.loaded.engine.tokenizer)
 
     def start_anew(self) -> None:
         """Forget the conversation but its system text; the old one stays saved."""

@@ -12,6 +12,8 @@ LONG = "and so we went home "
     [
         (LONG * 3 + "at last", LONG + "at last", 2),
         (LONG * 2 + "at last", LONG * 2 + "at last", 0),
+        (LONG * 3 + "and so we went h", LONG.strip(), 2),
+        (LONG * 3 + "and so it was", LONG + "and so it was", 2),
         ("Thank you very much. Thank you very much. thank you very much!", "Thank you very much.", 2),
         ("no, no, no, I said no", "no, no, no, I said no", 0),
         ("la " * 20 + "end", "la end", 19),
