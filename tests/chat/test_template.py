@@ -141,3 +141,20 @@ def test_a_failing_template_is_an_error_of_ours(text: str, error: type[Exception
 def test_long_conversations_fit_the_output_limit() -> None:
     text = "word " * 400_000
     assert text in render_chat([{"role": "user", "content": text}])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{% for m in messages %}\n  {%- if loop.last %}{{ m | tojson }}{% endif %}\n  x\n{% endfor %}\n",
+        "{{ messages | tojson(indent=2) }}|{{ tools }}|{{ add_generation_prompt }}",
+        "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% break %}{% endfor %}",
+        "{{ strftime_now('%Y') }}{{ messages[0]['content'] | upper }}{{ undefined_name }}",
+    ],
+)
+def test_templates_render_as_transformers_renders_them(text: str) -> None:
+    reference = pytest.importorskip("transformers.utils.chat_template_utils")
+    messages = [{"role": "user", "content": "<Hé & 'x'>"}, {"role": "assistant", "content": "ok"}]
+    (expected,), _ = reference.render_jinja_template([messages], chat_template=text, add_generation_prompt=True)
+    assert ChatTemplate(text, "folder").render(messages, add_generation_prompt=True) == expected
