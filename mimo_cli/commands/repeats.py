@@ -63,7 +63,7 @@ def _loop_at(words: list[str], start: int) -> tuple[int, int]:
 def _is_beginning(words: list[str], block: list[str]) -> bool:
     """Tell whether some words are the beginning of a block; the last of them may be cut off too."""
     count = len(words)
-    return 0 < count < len(block) and words[:-1] == block[: count - 1] and block[count - 1].startswith(words[-1])
+    return 0 < count <= len(block) and words[:-1] == block[: count - 1] and block[count - 1].startswith(words[-1])
 
 
 def _needed(block: int) -> int:
