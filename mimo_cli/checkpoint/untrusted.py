@@ -1,6 +1,7 @@
 """Text of a download that nobody has vouched for: JSON objects, and names fit to be shown in a message."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,11 +14,10 @@ def parse_json_object(text: bytes, where: str) -> dict[str, Any]:
     """Parse UTF-8 JSON that must be one object without repeated names; raises CheckpointError naming `where`."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for name, value in pairs:
-            if name in values:
-                raise CheckpointError(f"{where} names `{shorten(name)}` twice", hint="fetch that file again")
-            values[name] = value
+        values = dict(pairs)
+        if len(values) < len(pairs):
+            twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+            raise CheckpointError(f"{where} names `{shorten(twice)}` twice", hint="fetch that file again")
         return values
 
     try:
