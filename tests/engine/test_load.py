@@ -106,7 +106,8 @@ def test_mtp_modules_are_read_when_they_are_first_used() -> None:
 
 def test_a_missing_tensor_is_named_with_the_folder(tmp_path: Path) -> None:
     folder = copy_checkpoint(GOLDEN / "text_mxfp4", tmp_path / "model")
-    edit_json(folder / "config.json", {"num_hidden_layers": 3, "hybrid_layer_pattern": [0, 1, 1], "moe_layer_freq": [0, 1, 1]})
+    layers = {"num_hidden_layers": 3, "hybrid_layer_pattern": [0, 1, 1], "moe_layer_freq": [0, 1, 1]}
+    edit_json(folder / "config.json", layers)
     with pytest.raises(CheckpointError, match=r"model\.layers\.2"):
         load_engine(folder)
 
@@ -160,7 +161,8 @@ def test_auto_is_bfloat16_for_large_models_on_processors_that_multiply_it(
 ) -> None:
     monkeypatch.setattr(load, "has_native_bfloat16", lambda: native)
     values = dict(ModelConfig.from_file(GOLDEN / "text" / "config.json").raw)
-    config = ModelConfig.from_dict(values | {"hidden_size": hidden_size, "vocab_size": 152576 if hidden_size > 128 else 512})
+    sizes = {"hidden_size": hidden_size, "vocab_size": 152576 if hidden_size > 128 else 512}
+    config = ModelConfig.from_dict(values | sizes)
     assert choose_dtype("auto", config) is expected
 
 
