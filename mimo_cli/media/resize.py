@@ -41,7 +41,7 @@ def target_size(height: int, width: int, min_pixels: int, max_pixels: int, optio
     if 0 in sides:
         raise MediaError(
             f"{width}x{height} pixels would shrink to {sides[1]}x{sides[0]} under the limit of {max_pixels} pixels",
-            hint="crop it: the sides differ too much",
+            hint="raise the limit, or crop the picture: its sides differ too much for it",
         )
     return sides[0], sides[1]
 

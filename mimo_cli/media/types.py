@@ -5,7 +5,7 @@ decode again each time they are called, a bounded piece at a time, so an input m
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -26,7 +26,7 @@ class ImageInput:
     size_px: tuple[int, int]
     grid_thw: tuple[int, int, int]
     num_tokens: int
-    read_chunks: Callable[[], Iterator[PixelChunk]]
+    read_chunks: Callable[[], Iterator[PixelChunk]] = field(repr=False)
 
     def chunks(self) -> Iterator[PixelChunk]:
         """Decode the picture and yield its pixel values, in one piece."""
@@ -43,7 +43,7 @@ class AudioInput:
     source: str
     num_samples_24k: int
     num_tokens: int
-    read_segments: Callable[[], Iterator[NDArray[np.float32]]]
+    read_segments: Callable[[], Iterator[NDArray[np.float32]]] = field(repr=False)
     notes: tuple[str, ...] = ()
 
     def segments(self) -> Iterator[NDArray[np.float32]]:
@@ -66,7 +66,7 @@ class VideoInput:
     timestamps_s: NDArray[np.float32]
     segment_end_s: np.float32
     step_tokens: int
-    read_chunks: Callable[[], Iterator[PixelChunk]]
+    read_chunks: Callable[[], Iterator[PixelChunk]] = field(repr=False)
     audio: AudioInput | None = None
     notes: tuple[str, ...] = ()
 

@@ -146,6 +146,11 @@ def test_chunks_can_be_read_again_and_bytes_equal_a_file() -> None:
     assert np.array_equal(first, second) and np.array_equal(first, from_bytes)
 
 
+def test_a_picture_is_shown_without_its_bytes() -> None:
+    shown = repr(open_image(EXAMPLES / "cat.jpg"))
+    assert "num_tokens=126" in shown and len(shown) < 300
+
+
 def test_one_changed_pixel_changes_the_pixel_values() -> None:
     changed = PICTURE.copy()
     changed[40, 50, 2] ^= 64
