@@ -91,7 +91,7 @@ class Audio:
     def encode_codes(self, codes: Array) -> torch.Tensor:
         """Return the rows [tokens, out_hidden_size] of the codes [K, channels] of one recording."""
         with torch.no_grad():
-            return self.encoder(torch.as_tensor(codes))
+            return self.encoder(torch.as_tensor(codes).long())
 
 
 def load_vision(
