@@ -13,15 +13,15 @@ PYTEST_ARGS ?= -n 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt \
 	$(if $(INDEX_URL),--index-url $(INDEX_URL)) $(PIP_ARGS)
-DECLARED := pyproject.toml constraints.txt
+DECLARED := pyproject.toml constraints.txt CMakeLists.txt $(wildcard mimo_cli/quant/native/*)
 
-.PHONY: demo test slow check format bench clean
+.PHONY: demo test slow check format docs bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
 	$(BIN)/mimo chat --image examples/cat.jpg "What is in this picture?"
 
-test: $(VENV)/.installed-test
+test: $(VENV)/.installed
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 slow: $(VENV)/.installed-dev
@@ -37,14 +37,18 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.installed
+	$(BIN)/python -m docs.write_reference
+
 bench: $(VENV)/.installed
 	$(BIN)/mimo bench
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
+	rm -rf $(VENV) build dist *.egg-info mimo_cli/quant/*.so .pytest_cache .hypothesis .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A stamp per set of dependencies: reinstalled when the declarations change, untouched otherwise.
+# Stamps: reinstalled when the declarations or the native sources change, untouched otherwise. The test tools are small,
+# so that one installation, with one build of the native kernels, serves both `make demo` and `make test`.
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mimo needs Python 3.11 or newer, found " + sys.version.split()[0] + "; name one with PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
@@ -52,13 +56,9 @@ $(VENV)/.created:
 
 $(VENV)/.installed: $(VENV)/.created $(DECLARED)
 	@echo "installing into $(VENV) (a minute or two the first time)"
-	@$(PIP) --editable .
-	@touch $@
-
-$(VENV)/.installed-test: $(VENV)/.installed
 	@$(PIP) --editable ".[test]"
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed-test
+$(VENV)/.installed-dev: $(VENV)/.installed
 	@$(PIP) --editable ".[test,dev]"
 	@touch $@
