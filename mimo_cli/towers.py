@@ -7,13 +7,13 @@ as torch tensors. Part of the public interface (`mimo_cli.load_vision`, `mimo_cl
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mimo_cli.chat.media_options import MediaOptions
+from mimo_cli.chat.media_options import MediaChoices, MediaOptions, PixelLimits
 from mimo_cli.checkpoint.audio_config import AudioConfig
 from mimo_cli.checkpoint.config import read_json
 from mimo_cli.checkpoint.fields import Fields
@@ -24,7 +24,7 @@ from mimo_cli.engine.towers import AudioTables, Hearing, load_audio_tower, load_
 from mimo_cli.errors import CheckpointError, UsageError
 from mimo_cli.media.image import preprocess_image
 from mimo_cli.media.mel import MelOptions, log_mel
-from mimo_cli.media.options import ImageOptions, ResizeFilter, Statistics, VideoOptions
+from mimo_cli.media.options import ImageOptions, ResizeFilter, SmallSideRule, Statistics, VideoOptions
 from mimo_cli.media.resample import resample
 from mimo_cli.media.samples import check_waveform
 from mimo_cli.media.video import preprocess_video
@@ -103,10 +103,12 @@ def load_vision(
     merger_norm: str = "layernorm",
     statistics: Statistics = "clip",
     resize_filter: ResizeFilter = "bilinear",
+    small_side: SmallSideRule = "round",
+    pixel_limits: PixelLimits = "processor",
 ) -> Vision:
     """Load the vision tower of a folder, which may hold nothing but its tensors and a config.json.
 
-    The last four choose among the readings of public implementations. Raises UsageError for a setting that does not
+    The last six choose among the readings of public implementations. Raises UsageError for a setting that does not
     exist, CheckpointError for files that are missing or wrong, CapacityError where memory does not suffice.
     """
     folder, values = _open(path, "vision_config")
@@ -115,14 +117,15 @@ def load_vision(
         sink_form=_one_of("sinks", sinks, ("denominator", "key0", "ignore")),
         merger_norm=_one_of("merger_norm", merger_norm, ("layernorm", "rmsnorm")),
     )
-    options = MediaOptions.of_checkpoint(ProcessorConfig.from_dict(values))
-    pixels = replace(
-        options.image.pixels,
-        statistics=_one_of("statistics", statistics, ("clip", "imagenet")),
-        resize_filter=_one_of("resize_filter", resize_filter, ("bilinear", "bicubic_antialias")),
+    choices = MediaChoices(
+        statistics=_one_of("statistics", statistics, get_args(Statistics)),
+        resize_filter=_one_of("resize_filter", resize_filter, get_args(ResizeFilter)),
+        small_side=_one_of("small_side", small_side, get_args(SmallSideRule)),
+        pixel_limits=_one_of("pixel_limits", pixel_limits, get_args(PixelLimits)),
     )
+    options = MediaOptions.of_checkpoint(ProcessorConfig.from_dict(values), choices=choices)
     tower = load_vision_tower(folder, _dtype(dtype), config).to(_device(device))
-    return Vision(tower, replace(options.image, pixels=pixels), replace(options.video, pixels=pixels))
+    return Vision(tower, options.image, options.video)
 
 
 def load_audio(

@@ -61,3 +61,14 @@ def test_the_callers_choices_win() -> None:
 def test_choices_out_of_range_are_usage_errors() -> None:
     with pytest.raises(UsageError, match="above 0 frames"):
         MediaOptions.of_checkpoint(PROCESSOR, choices=MediaChoices(fps=0.0))
+
+
+def test_every_disputed_reading_of_pictures_can_be_chosen() -> None:
+    choices = MediaChoices(
+        statistics="imagenet", resize_filter="bicubic_antialias", small_side="floor", pixel_limits="preprocessor"
+    )
+    options = MediaOptions.of_checkpoint(PROCESSOR, CODEC, choices)
+    for pixels in (options.image.pixels, options.video.pixels):
+        assert (pixels.statistics, pixels.resize_filter, pixels.small_side) == ("imagenet", "bicubic_antialias", "floor")
+    assert (options.image.min_pixels, options.image.max_pixels) == (3136, 12845056)
+    assert options.video.max_pixels == 4000
