@@ -1,4 +1,4 @@
-"""Write docs/reference/ from the program itself: every command's help, and the public Python names with their docstrings.
+"""Write docs/reference/ from the program itself: the commands' help and the public Python names with their docstrings.
 
 Run by `make docs`; a test fails when what is stored is not what this would write.
 """
@@ -52,7 +52,7 @@ def python_page() -> str:
 
 
 def _fenced(text: str) -> str:
-    """Keep the module's docstring as it is: it holds an example."""
+    """Keep a docstring's lines as they are: it holds an example or a table."""
     return f"```text\n{text}\n```\n"
 
 
@@ -63,8 +63,10 @@ def _function(member: Any) -> Any:
 
 
 def _section(title: str, item: Any) -> str:
-    signature = "" if inspect.isclass(item) else f"```python\n{_signature(item)}\n```\n\n"
-    return f"{title}\n\n{signature}{inspect.cleandoc(item.__doc__ or '')}\n"
+    text = inspect.cleandoc(item.__doc__ or "")
+    if inspect.isclass(item):
+        return f"{title}\n\n{_fenced(text)}"
+    return f"{title}\n\n```python\n{_signature(item)}\n```\n\n{text}\n"
 
 
 def _signature(function: Any) -> str:
