@@ -66,18 +66,18 @@ def overall_help() -> str:
     """Return the help of `mimo` itself."""
     commands = "\n".join(f"  {entry.name:<12}{entry.summary}" for entry in registry.ENTRIES)
     return f"""usage: mimo COMMAND [OPTIONS]
-       mimo "QUESTION"     one answer, then exit (short for mimo chat "QUESTION")
-       mimo                a dialogue
+       mimo "QUESTION"       one answer, then exit (as mimo chat "QUESTION")
+       mimo                  a dialogue
 
-Run XiaomiMiMo/MiMo-V2.5 on this machine: text, images, video and audio in, text out.
+Run MiMo-V2.5 on this machine: text, images, video and audio in, text out.
 
 commands:
 {commands}
 
 for every command that loads a model:
-  -m, --model MODEL      a folder or a name [MIMO_MODEL, settings, else the bundled miniature]
-  -q, -v, --debug        only errors; more detail; a traceback for an error
-  --color WHEN           auto, always or never
+  -m, --model MODEL    a folder or a name [MIMO_MODEL, settings, the miniature]
+  -q, -v, --debug      only errors; more detail; a traceback for an error
+  --color WHEN         auto, always or never
 
 examples:
   mimo chat --image cat.jpg "What is in this picture?"
