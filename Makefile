@@ -11,7 +11,9 @@ PIP_ARGS ?=
 PYTEST_ARGS ?= -n 2
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt \
+# The versions hold for what is installed and for what builds the package (newer pips read the second name for that).
+PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet \
 	$(if $(INDEX_URL),--index-url $(INDEX_URL)) $(PIP_ARGS)
 DECLARED := pyproject.toml constraints.txt CMakeLists.txt $(wildcard mimo_cli/quant/native/*)
 
