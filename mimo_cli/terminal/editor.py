@@ -8,6 +8,7 @@ All of prompt_toolkit is here; it draws on stderr, so that stdout carries answer
 """
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
@@ -106,7 +107,6 @@ class DialogueCompleter(Completer):
     def __init__(self, commands: Mapping[str, str], path_commands: Iterable[str]) -> None:
         self._commands = commands
         self._path_commands = frozenset(path_commands)
-        self._paths = PathCompleter(expanduser=True)
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         """Yield what may follow the text before the cursor."""
@@ -116,13 +116,28 @@ class DialogueCompleter(Completer):
             for command, meaning in self._commands.items():
                 if command.startswith(text):
                     yield Completion(command, start_position=-len(text), display_meta=meaning)
-        path = rest if name in self._path_commands else _last_word(text)
-        if (blank and name in self._path_commands) or (path.startswith(_PATH_STARTS) and path != text):
-            yield from self._paths.get_completions(Document(path), complete_event)
+        word = _last_word(rest)
+        if blank and (name in self._path_commands or word.startswith(_PATH_STARTS)):
+            yield from _path_completions(word)
 
 
 def _last_word(text: str) -> str:
-    return text.rsplit(None, 1)[-1] if text and not text[-1].isspace() else ""
+    """Return what follows the last blank that no backslash escapes."""
+    return re.split(r"(?<!\\)\s", text)[-1]
+
+
+def _path_completions(word: str) -> Iterable[Completion]:
+    """Yield the files that a typed path may become, folders with a slash, blanks and quotes escaped as in a shell."""
+    folder, _, start = re.sub(r"\\(.)", r"\1", word).rpartition("/")
+    typed_start = word.rpartition("/")[2]
+    try:
+        entries = sorted(Path(folder + "/" if folder or word.startswith("/") else ".").expanduser().iterdir())
+    except (OSError, RuntimeError):
+        return
+    for entry in entries:
+        if entry.name.startswith(start) and (start or not entry.name.startswith(".")):
+            name = re.sub(r"([\s'\"\\])", r"\\\1", entry.name) + ("/" if entry.is_dir() else "")
+            yield Completion(name, start_position=-len(typed_start), display=name)
 
 
 def is_editor_usable(stdin: Any) -> bool:

@@ -13,7 +13,9 @@ from mimo_cli.terminal.console import Terminal
 _PIPE_COLUMNS = 400
 
 
-def write_table(terminal: Terminal, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int]) -> None:
+def write_table(
+    terminal: Terminal, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int]
+) -> None:
     """Write a table to stdout; `numbers` are the indices of columns that are set flush right."""
     width = shutil.get_terminal_size().columns if terminal.out_is_terminal else _PIPE_COLUMNS
     console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False, highlight=False)
