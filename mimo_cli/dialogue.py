@@ -179,8 +179,11 @@ class Answer(Iterator[Event]):
                 self._events.append(event)
 
     def _finish(self, reason: FinishReason) -> None:
-        *events, finished = self._reply_reader().finish(reason)
-        self._show(events)
+        events = self._reply_reader().finish(reason)
+        finished = events[-1]
+        if not isinstance(finished, Finished):
+            raise TypeError(f"an answer ended with {finished}")
+        self._show(events[:-1])
         rest = self._stop_text.finish()
         self._events.extend([TextDelta("content", rest)] if rest else [])
         if self._stop_text.is_hit:

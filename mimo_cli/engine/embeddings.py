@@ -7,8 +7,8 @@ or opened twice, is encoded once, and two pictures of equal size are never taken
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator
-from typing import TypeAlias
+from collections.abc import Callable, Iterator
+from typing import TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -30,6 +30,9 @@ _AUDIO_GROUPS_PER_PASS = 512
 """Groups of codes projected at once; the projection's inner layer is 16,384 wide in V2.5 (32 MB in float32)."""
 
 ContentKey: TypeAlias = bytes
+
+_Tower = TypeVar("_Tower")
+_Report: TypeAlias = Callable[[int], None]
 
 
 class MediaEncoder:
@@ -60,7 +63,6 @@ class MediaEncoder:
         Peak memory beyond the rows: one piece of the medium and the tower's activations for it. Raises MediaError where
         the checkpoint lacks the tower or the medium cannot be decoded, MimoError where the rows are not n.
         """
-        self._check_tower(item, stream)
         key = self._keys.get(item, {}).get(stream)
         if key is None or key not in self._rows:
             key, rows = self._encode(item, stream, on_progress)
@@ -84,44 +86,53 @@ class MediaEncoder:
         expected = stream_tokens(item, stream)
         rows = torch.empty(expected, self.hidden_size, dtype=self.dtype)
         digest, done = _new_digest(), 0
+
+        def report(done_tokens: int) -> None:
+            if on_progress:
+                on_progress(Progress("encode", min(done_tokens, expected), expected, item.source))
+
         encode = self._encode_sound if stream == "audio" else self._encode_pictures
-        for part in encode(item, digest):
+        for part in encode(item, digest, report):
             if done + len(part) <= expected:
                 rows[done : done + len(part)] = part
             done += len(part)
-            if on_progress:
-                on_progress(Progress("encode", min(done, expected), expected, item.source))
         if done != expected:
             raise MimoError(f"`{item.source}` was encoded to {done} rows, {expected} expected by its size")
         return digest.digest(), rows
 
-    def _encode_pictures(self, item: MediaInput, digest: "hashlib._Hash") -> Iterator[Tensor]:
+    def _encode_pictures(self, item: MediaInput, digest: hashlib.blake2b, report: _Report) -> Iterator[Tensor]:
+        tower, done = self._present(self.vision, "vision tower", item), 0
         for pixel_values, grid_thw in _pieces(item, "vision"):
             _digest_piece(digest, (pixel_values, grid_thw))
             with torch.inference_mode():
-                yield self.vision(torch.from_numpy(pixel_values), torch.from_numpy(grid_thw))
+                part = tower(torch.from_numpy(pixel_values), torch.from_numpy(grid_thw))
             del pixel_values  # not two pieces at once: the next one is decoded before the loop variable is replaced
+            done += len(part)
+            report(done)
+            yield part
 
-    def _encode_sound(self, item: MediaInput, digest: "hashlib._Hash") -> Iterator[Tensor]:
+    def _encode_sound(self, item: MediaInput, digest: hashlib.blake2b, report: _Report) -> Iterator[Tensor]:
         # Groups of codes may straddle segments: a recording's codes are joined (20 numbers per 40 ms) before grouping.
-        codes = []
+        tokenizer = self._present(self.audio_tokenizer, "audio encoder", item)
+        encoder = self._present(self.audio, "audio encoder", item)
+        codes, group_size = [], encoder.config.group_size
         for (mel,) in _pieces(item, "audio"):
             _digest_piece(digest, (mel,))
-            with torch.inference_mode():
-                codes.append(self.audio_tokenizer.codes(torch.from_numpy(mel)))
+            codes.append(tokenizer.codes(torch.from_numpy(mel)))
             del mel
-        group_codes = self.audio.config.group_size * _AUDIO_GROUPS_PER_PASS
-        for part in torch.cat(codes).split(group_codes):
+            report(sum(map(len, codes)) // group_size)  # the codec is six sevenths of the work
+        for part_codes in torch.cat(codes).split(group_size * _AUDIO_GROUPS_PER_PASS):
             with torch.inference_mode():
-                yield self.audio(part)
+                part = encoder(part_codes)
+            yield part
 
-    def _check_tower(self, item: MediaInput, stream: Stream) -> None:
-        tower, name = (self.audio, "audio encoder") if stream == "audio" else (self.vision, "vision tower")
+    def _present(self, tower: _Tower | None, name: str, item: MediaInput) -> _Tower:
         if tower is None:
             raise MediaError(
                 f"`{item.source}` cannot be read: this checkpoint has no {name}",
                 hint="use a checkpoint of MiMo-V2.5, which has vision and audio; Flash and Pro read text only",
             )
+        return tower
 
     def _remember(self, item: MediaInput, stream: Stream, key: ContentKey, rows: Tensor) -> None:
         self._keys.setdefault(item, {})[stream] = key
@@ -184,11 +195,11 @@ def _pieces(item: MediaInput, stream: Stream) -> Iterator[tuple[np.ndarray, ...]
     return item.chunks()  # type: ignore[union-attr]  # stream_tokens refused the rest
 
 
-def _new_digest() -> "hashlib._Hash":
+def _new_digest() -> hashlib.blake2b:
     return hashlib.blake2b(digest_size=16)
 
 
-def _digest_piece(digest: "hashlib._Hash", piece: tuple[np.ndarray, ...]) -> None:
+def _digest_piece(digest: hashlib.blake2b, piece: tuple[np.ndarray, ...]) -> None:
     for array in piece:
         digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)

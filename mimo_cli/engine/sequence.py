@@ -111,7 +111,7 @@ class Sequence:
         """
         common = self._common_prefix(prompt)
         ready = self._mark_at(len(prompt)) if common == len(prompt) else None
-        if ready:
+        if ready and ready.logits is not None:
             self.restore(ready)
             self.last_prefill = PrefillReport(cached_tokens=len(prompt))
             return ready.logits

@@ -132,6 +132,20 @@ def test_progress_counts_rows() -> None:
     ]
 
 
+def test_progress_of_sound_counts_segments() -> None:
+    seen: list[int] = []
+    encoder().rows(recording(1, rows=(160, 160, 80)), "audio", lambda p: seen.append(p.done_tokens))
+    assert seen == [10, 20, 25]
+
+
+def test_encoding_leaves_no_inference_mode_behind() -> None:
+    def look(progress: Progress) -> None:
+        assert not torch.is_inference_mode_enabled()
+
+    encoder().rows(film(1), "vision", look)
+    encoder().rows(recording(1), "audio", look)
+
+
 @pytest.mark.parametrize("promised", [5, 7])
 def test_a_wrong_number_of_rows_is_an_error(promised: int) -> None:
     cat = picture(1)
