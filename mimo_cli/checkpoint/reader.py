@@ -8,6 +8,7 @@ import mmap
 import threading
 import warnings
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -24,11 +25,15 @@ from mimo_cli.checkpoint.qkv_layout import (
     scale_grid_rows,
 )
 from mimo_cli.errors import CheckpointError
-from mimo_cli.quant.fp8 import DEFAULT_BLOCK, chunked_row_blocks, expand_block_scales
-from mimo_cli.quant.mxfp4 import decode
+from mimo_cli.quant.fp8 import DEFAULT_BLOCK, chunked_row_blocks
+from mimo_cli.quant.stored import DAMAGED_HINT, StoredMatrix
 from mimo_cli.units import format_bytes
 
-_DAMAGED = "the file is damaged; fetch that shard again"
+_QUANTISED: dict[str, tuple[Literal["fp8", "mxfp4"], torch.dtype, str]] = {
+    FP8_SCALE: ("fp8", torch.float8_e4m3fn, "block FP8"),
+    MXFP4_SCALE: ("mxfp4", torch.uint8, "MXFP4"),
+}
+"""By what is added to the name of the scales: the kind, the stored dtype that goes with it, and its name for errors."""
 
 
 class CheckpointReader:
@@ -48,11 +53,25 @@ class CheckpointReader:
         self._qkv_chunks = qkv_chunks
         self._layout: QkvLayout | None = None
         self._maps: dict[Path, Tensor] = {}
+        self._views: dict[Path, mmap.mmap] = {}
         self._lock = threading.Lock()
 
     def close(self) -> None:
         """Forget the mapped shards; memory is given back when the last tensor of `raw` is gone."""
         self._maps.clear()
+        self._views.clear()
+
+    def release(self, name: str) -> None:
+        """Let the pages of a tensor go that `raw` brought into this process; they come back when it is read again.
+
+        A conversion reads each tensor once: without this it would grow to the size of the checkpoint.
+        """
+        info = self.index[name]
+        view = self._views.get(info.shard)
+        begin = -(-info.offset // mmap.PAGESIZE) * mmap.PAGESIZE
+        end = (info.offset + info.size_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
+        if view is not None and end > begin and hasattr(mmap, "MADV_DONTNEED"):
+            view.madvise(mmap.MADV_DONTNEED, begin, end - begin)
 
     def raw(self, name: str) -> Tensor:
         """Return a tensor as stored, without copying; it must not be written to.
@@ -70,7 +89,7 @@ class CheckpointReader:
 
         Raises CheckpointError naming tensor and shard if it is missing, damaged, or not of `shape` where that is given.
         """
-        tensor = self._read_rows(name, dtype)
+        tensor = self.stored(name).floats(dtype)
         if shape is not None and tuple(tensor.shape) != tuple(shape):
             raise CheckpointError(
                 f"tensor `{name}` in `{self.index[name].shard.name}` has shape {list(tensor.shape)}, "
@@ -78,6 +97,23 @@ class CheckpointReader:
                 hint="config.json and the shards belong to different models",
             )
         return tensor
+
+    def stored(self, name: str, row_blocks: Tensor | None = None, row_order: Tensor | None = None) -> StoredMatrix:
+        """Return a tensor with its scales as stored, without copying. `row_blocks`, `row_order`: see StoredMatrix.
+
+        Raises CheckpointError if it is missing or its dtype does not go with its scales.
+        """
+        weight, source = self.raw(name), f"tensor `{name}` in `{self.index[name].shard.name}`"
+        for suffix, (kind, dtype, title) in _QUANTISED.items():
+            if name + suffix not in self.index:
+                continue
+            if weight.dtype != dtype or weight.dim() != 2:
+                raise CheckpointError(
+                    f"{source}: {title} needs a matrix of {dtype}, found {weight.dtype} {list(weight.shape)}",
+                    hint=DAMAGED_HINT,
+                )
+            return StoredMatrix(kind, weight, self.raw(name + suffix), self._block, row_blocks, row_order, source)
+        return StoredMatrix("plain", weight, row_order=row_order, source=source)
 
     def stored_bytes(self, name: str) -> int:
         """Return the bytes that a tensor and its scales take in the shards."""
@@ -90,16 +126,21 @@ class CheckpointReader:
         `prefix` is the attention's name (`model.layers.0.self_attn`). Fused storage is de-interleaved, split storage
         joined. Raises CheckpointError like `read`, and if scales and chunks contradict each other.
         """
+        parts = [part.floats(dtype) for part in self.stored_qkv(prefix, attention)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def stored_qkv(self, prefix: str, attention: AttentionConfig) -> list[StoredMatrix]:
+        """Return the parts of `qkv` as stored, one above the other: one if they are fused, else q, k and v."""
         fused = f"{prefix}.qkv_proj.weight"
         if fused in self.index:
-            return self._read_fused(fused, attention, dtype)
+            return [self._stored_fused(fused, attention)]
         parts = []
         rows = (("q_proj", attention.q_rows), ("k_proj", attention.k_rows), ("v_proj", attention.v_rows))
         for projection, count in rows:
             name = f"{prefix}.{projection}.weight"
             self._expect_rows(name, count)
-            parts.append(self._read_rows(name, dtype, self._split_row_blocks(name, count, attention)))
-        return torch.cat(parts)
+            parts.append(self.stored(name, self._split_row_blocks(name, count, attention)))
+        return parts
 
     def qkv_layout(self) -> QkvLayout:
         """Find the number of chunks of the fused projections once; an assumption goes to `notes`."""
@@ -109,7 +150,7 @@ class CheckpointReader:
                 self.notes.append(self._layout.assumption)
         return self._layout
 
-    def _read_fused(self, name: str, attention: AttentionConfig, dtype: torch.dtype) -> Tensor:
+    def _stored_fused(self, name: str, attention: AttentionConfig) -> StoredMatrix:
         self._expect_rows(name, attention.qkv_rows)
         chunks = self.qkv_layout().chunks
         fused_rows = torch.argsort(fused_row_order(attention, chunks))  # plain row -> fused row
@@ -125,7 +166,7 @@ class CheckpointReader:
                     hint=CHUNKS_HINT,
                 )
             row_blocks = chunked_row_blocks(attention.qkv_rows, chunks, self._block[0])
-        return self._read_rows(name, dtype, row_blocks, fused_rows)
+        return self.stored(name, row_blocks, fused_rows)
 
     def _split_row_blocks(self, name: str, rows: int, attention: AttentionConfig) -> Tensor | None:
         """Return the scale row of each row of a split projection, None for plain blocks.
@@ -150,45 +191,16 @@ class CheckpointReader:
                 hint="config.json and the shards belong to different models",
             )
 
-    def _read_rows(
-        self, name: str, dtype: torch.dtype, row_blocks: Tensor | None = None, row_order: Tensor | None = None
-    ) -> Tensor:
-        """Return a tensor as floats. `row_blocks`: scale rows of the stored rows; `row_order`: stored rows to take."""
-        stored = self.raw(name)
-        if row_order is not None:
-            stored = stored.view(torch.uint8)[row_order].view(stored.dtype)
-            row_blocks = row_blocks[row_order] if row_blocks is not None else None
-        try:
-            if name + FP8_SCALE in self.index:
-                _expect_dtype(stored, torch.float8_e4m3fn, "block FP8")
-                return expand_block_scales(stored, self.raw(name + FP8_SCALE), dtype, self._block, row_blocks)
-            if name + MXFP4_SCALE in self.index:
-                _expect_dtype(stored, torch.uint8, "MXFP4")
-                return decode(stored, self.raw(name + MXFP4_SCALE), dtype)
-            if dtype.is_floating_point and stored.dtype not in _PLAIN_FLOATS:
-                raise CheckpointError(f"stored as {stored.dtype} without scales; a float dtype expected")
-            return stored.to(dtype, copy=True)
-        except CheckpointError as err:
-            raise CheckpointError(f"tensor `{name}` in `{self.index[name].shard.name}`: {err}", hint=_DAMAGED) from err
-
     def _map(self, shard: Path) -> Tensor:
         """Return the bytes of a whole shard, [file bytes] uint8, mapped on first use."""
         with self._lock:
             if shard not in self._maps:
-                self._maps[shard] = _map_file(shard, self.index.shard_bytes[shard])
+                self._maps[shard], self._views[shard] = _map_file(shard, self.index.shard_bytes[shard])
             return self._maps[shard]
 
 
-_PLAIN_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-
-
-def _expect_dtype(stored: Tensor, dtype: torch.dtype, kind: str) -> None:
-    if stored.dtype != dtype or stored.dim() != 2:
-        raise CheckpointError(f"{kind} needs a matrix of {dtype}, found {stored.dtype} {list(stored.shape)}")
-
-
-def _map_file(path: Path, expected_bytes: int) -> Tensor:
-    """Map a file read-only; raises CheckpointError if it is not as long as its header said."""
+def _map_file(path: Path, expected_bytes: int) -> tuple[Tensor, mmap.mmap]:
+    """Map a file read-only: its bytes and their owner. Raises CheckpointError if it is not as long as its header said."""
     try:
         with path.open("rb") as file:
             view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -201,4 +213,4 @@ def _map_file(path: Path, expected_bytes: int) -> Tensor:
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given buffer is not writable")  # we promise not to write
-        return torch.frombuffer(view, dtype=torch.uint8)
+        return torch.frombuffer(view, dtype=torch.uint8), view
