@@ -50,18 +50,8 @@ class ShardWriter:
     def __init__(self, path: Path, planned: Sequence[PlannedTensor]) -> None:
         self.path = path
         self._part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        self._left: dict[str, PlannedTensor] = {}
-        self._offsets: dict[str, int] = {}
-        header: dict[str, object] = {"__metadata__": _METADATA}
-        end = 0
-        for tensor in sorted(planned, key=_file_order):
-            begin, end = end, end + tensor.size_bytes
-            entry = {"dtype": DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
-            header[tensor.name] = entry
-            self._left[tensor.name] = tensor
-            self._offsets[tensor.name] = begin
-        text = json.dumps(header, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % _ALIGNMENT_BYTES)
+        self._left = {tensor.name: tensor for tensor in planned}
+        text, self._offsets, end = _header(planned)
         self._data_start = _ALIGNMENT_BYTES + len(text)
         try:
             self._file = self._part.open("wb")
@@ -103,6 +93,26 @@ class ShardWriter:
             self._part.replace(self.path)
         except OSError as err:
             raise disk_error(self.path, err) from err
+
+
+def shard_bytes(planned: Sequence[PlannedTensor]) -> int:
+    """Return the size of the file that a ShardWriter makes of these tensors."""
+    text, _, end = _header(planned)
+    return _ALIGNMENT_BYTES + len(text) + end
+
+
+def _header(planned: Sequence[PlannedTensor]) -> tuple[bytes, dict[str, int], int]:
+    """Return the header's JSON, padded, where each tensor begins behind it, and where the last one ends."""
+    header: dict[str, object] = {"__metadata__": _METADATA}
+    offsets: dict[str, int] = {}
+    end = 0
+    for tensor in sorted(planned, key=_file_order):
+        begin, end = end, end + tensor.size_bytes
+        entry = {"dtype": DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+        header[tensor.name] = entry
+        offsets[tensor.name] = begin
+    text = json.dumps(header, separators=(",", ":")).encode()
+    return text + b" " * (-len(text) % _ALIGNMENT_BYTES), offsets, end
 
 
 def write_json(path: Path, values: Mapping[str, object]) -> None:

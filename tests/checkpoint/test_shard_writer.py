@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mimo_cli.checkpoint.header import read_header
-from mimo_cli.checkpoint.shard_writer import PlannedTensor, ShardWriter, disk_error, write_json
+from mimo_cli.checkpoint.shard_writer import PlannedTensor, ShardWriter, disk_error, shard_bytes, write_json
 from mimo_cli.errors import CapacityError, CheckpointError, MimoError
 from tests.support.checkpoint_files import GOLDEN
 
@@ -134,3 +134,12 @@ def test_json_is_replaced_as_a_whole(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"größe": [2]})
     assert (tmp_path / "a.json").read_text("utf-8") == '{\n  "größe": [\n    2\n  ]\n}'
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_size_of_a_file_is_known_before_it_is_written(tmp_path: Path) -> None:
+    planned = [PlannedTensor("b", torch.uint8, (3, 5)), PlannedTensor("a", torch.float32, (7,))]
+    with ShardWriter(tmp_path / "x.safetensors", planned) as writer:
+        writer.write("a", torch.ones(7))
+        writer.write("b", torch.ones(3, 5, dtype=torch.uint8))
+        writer.commit()
+    assert (tmp_path / "x.safetensors").stat().st_size == shard_bytes(planned)

@@ -57,7 +57,7 @@ LIBRARY_HOMES = {
 }
 """Library -> the sub-packages or modules that may import it."""
 
-COMPILED = {("quant.kernels", "_native")}
+COMPILED = {("quant.kernels", "_native"), ("quant.quantize", "_native")}
 """Extension modules and the one module that talks to each; their underscore says that it is the only one."""
 
 LAZY_PARTS = {"commands", "app", "settings", "terminal", "api", ""}
