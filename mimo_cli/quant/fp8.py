@@ -75,6 +75,14 @@ def expand_block_scales(
     return result
 
 
+def require_numbers(weight: Tensor) -> None:
+    """Raise CheckpointError if a weight of float8_e4m3fn [O, I] is NaN."""
+    codes = weight.contiguous().view(torch.uint8)
+    slab_rows = max(1, _SLAB_ELEMENTS // max(weight.shape[1], 1))
+    for start in range(0, weight.shape[0], slab_rows):
+        _require_numbers(codes[start : start + slab_rows])
+
+
 def quantize_blocks(
     weight: Tensor, block: tuple[int, int] = DEFAULT_BLOCK, row_blocks: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -109,6 +117,13 @@ def _decode(codes: Tensor) -> Tensor:
     Sign, exponent and mantissa move to float16's places. torch's own conversion gives the same numbers, four times
     slower.
     """
+    _require_numbers(codes)
+    bits = codes.view(torch.int8).to(torch.int16) << 7  # the sign extends into bit 14 ...
+    bits &= ~0x4000  # ... which belongs to the exponent
+    return bits.view(torch.float16).to(torch.float32)
+
+
+def _require_numbers(codes: Tensor) -> None:
     words = codes.view(torch.int64) if codes.shape[1] % 8 == 0 and codes.storage_offset() % 8 == 0 else None
     if words is None:
         nan_count = torch.count_nonzero((codes & 0x7F) == 0x7F)
@@ -116,9 +131,6 @@ def _decode(codes: Tensor) -> Tensor:
         nan_count = torch.count_nonzero(((words & _LOW_SEVEN_BITS) + _ONES) & _HIGH_BITS)
     if int(nan_count):
         raise CheckpointError("a weight is NaN")
-    bits = codes.view(torch.int8).to(torch.int16) << 7  # the sign extends into bit 14 ...
-    bits &= ~0x4000  # ... which belongs to the exponent
-    return bits.view(torch.float16).to(torch.float32)
 
 
 def _times_blocks(values: Tensor, scales: Tensor, block_columns: int) -> Tensor:

@@ -1,11 +1,16 @@
-"""Linear: y = x W^T (+ b), the one dense product of the text model.
+"""The dense product of the text model, y = x W^T (+ b): Linear over floats, PackedLinear over packed weights.
 
-A class of its own because packed weight formats will take their place inside it, unseen by the network.
+The network is built of Linear, which can be trained; where there are native kernels, loading puts a PackedLinear in its
+place, unseen by the network.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from mimo_cli.errors import MimoError
+from mimo_cli.quant.kernels import Kernels, Precision
+from mimo_cli.quant.packed import PackedShape
 
 INIT_STD = 0.02
 """Standard deviation of freshly made weights (the vendor's `initializer_range`); loading replaces them."""
@@ -25,3 +30,39 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., I] -> [..., O], in the dtype of the weight."""
         return functional.linear(x, self.weight, self.bias)
+
+
+class PackedLinear(nn.Module):
+    """A dense layer over a packed stream `data` uint8 [shape.nbytes], computed by the kernels, without gradients.
+
+    `precision` is that of the activations inside; results have the dtype of the input.
+    """
+
+    def __init__(self, kernels: Kernels, shape: PackedShape, data: Tensor, precision: Precision) -> None:
+        super().__init__()
+        self.kernels = kernels
+        self.shape = shape
+        self.precision: Precision = precision
+        self.data: Tensor
+        self.register_buffer("data", data)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., I] -> [..., O], in the dtype of x. Raises MimoError where gradients are asked for."""
+        refuse_gradients(x)
+        rows = x.reshape(-1, self.shape.cols)
+        y = self.kernels.linear(self.shape, self.data, rows.float(), self.precision)
+        return y.to(x.dtype).view(*x.shape[:-1], self.shape.rows)
+
+
+def refuse_gradients(x: Tensor) -> None:
+    """Raise MimoError if a result of x would need a gradient: the native kernels compute none."""
+    if x.requires_grad and torch.is_grad_enabled():
+        raise MimoError(
+            "packed weights have no gradients, and the input asks for one",
+            hint="train on float weights: MIMO_ISA=none loads the model without the native kernels",
+        )
+
+
+def native_precision(dtype: torch.dtype) -> Precision:
+    """Return the precision of the activations that goes with a compute dtype and loses nothing beyond it."""
+    return "bfloat16" if dtype == torch.bfloat16 else "exact"

@@ -21,14 +21,16 @@ BLOCK = 32
 MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 
 _SCALE_BIAS = 127
-_SCALE_NAN = 255
+SCALE_NAN = 255
+"""The one e8m0 byte that is no number."""
+
 _SLAB_BYTES = 1 << 18
 """Rows are decoded in slabs of about this many packed bytes: the float32 values stay in the CPU cache."""
 
 _EXPONENT_GAP = 2.0**14
 """float16's exponent bias is 15, e2m1's is 1: aligned bits read as float16 are too small by 2^14."""
 
-_SCALES = torch.tensor([math.ldexp(1.0, byte - _SCALE_BIAS) for byte in range(_SCALE_NAN)] + [math.nan])
+_SCALES = torch.tensor([math.ldexp(1.0, byte - _SCALE_BIAS) for byte in range(SCALE_NAN)] + [math.nan])
 """[256] float32. Built by ldexp: byte 0 is 2^-127, a float32 subnormal that no exponent-field shift can give."""
 
 _MIDPOINTS = torch.tensor([(low + high) / 2 for low, high in pairwise(MAGNITUDES)])
@@ -48,8 +50,8 @@ def decode(weight: Tensor, weight_scale: Tensor, dtype: torch.dtype) -> Tensor:
             f"MXFP4 scales {list(weight_scale.shape)} do not cover packed weights {list(weight.shape)}: "
             f"one scale byte for each {BLOCK // 2} packed bytes expected"
         )
-    if bool((weight_scale == _SCALE_NAN).any()):
-        raise CheckpointError(f"an MXFP4 scale byte is NaN ({_SCALE_NAN})")
+    if bool((weight_scale == SCALE_NAN).any()):
+        raise CheckpointError(f"an MXFP4 scale byte is NaN ({SCALE_NAN})")
     result = torch.empty(rows, columns, dtype=dtype)
     slab_rows = max(1, _SLAB_BYTES // max(half_columns, 1))
     for start in range(0, rows, slab_rows):
