@@ -1,4 +1,4 @@
-"""The first sound track of a container (MP4, M4A, WebM, Matroska, AVI, AMR, AAC ...), decoded by FFmpeg through PyAV.
+"""The first sound track of a container (MP4, M4A, WebM, AVI, ... and MP3, AAC, AMR), decoded by FFmpeg through PyAV.
 
 Containers rarely state a number of samples, so it has to be counted. What some do state is a duration, good enough to
 notice that the end is missing.
@@ -13,7 +13,7 @@ import numpy as np
 
 from mimo_cli.errors import MediaError
 from mimo_cli.media.samples import Samples, SoundStream, to_float
-from mimo_cli.media.source import Source, local_path
+from mimo_cli.media.source import Source, local_path, read_head
 
 BLOCK_FRAMES = 1 << 16
 """Samples per channel of a block, about; codecs deliver some hundreds at a time."""
@@ -21,8 +21,8 @@ BLOCK_FRAMES = 1 << 16
 _MISSING_END_S = 0.5
 """Less may be the encoder's own padding, which durations count or leave out (AAC 0.05 s, HE-AAC 0.25 s)."""
 
-_ESTIMATED_DURATION = frozenset({"aac", "mp3", "amr", "amrnb", "amrwb", "mpegts", "mpeg", "ogg", "flv"})
-"""Formats whose duration FFmpeg guesses from the bit rate, or that may be cut anywhere."""
+_ESTIMATED_DURATION = frozenset({"aac", "amr", "amrnb", "amrwb", "mpegts", "mpeg", "ogg", "flv"})
+"""Formats whose duration FFmpeg guesses from the bit rate, or that may be cut anywhere. MP3: unless it has a tag."""
 
 
 def has_sound_track(source: Source) -> bool:
@@ -75,7 +75,7 @@ def _read_blocks(source: Source, name: str) -> Iterator[Samples]:
     pending: list[Samples] = []
     try:
         with _open(source) as container:
-            promised_s = _promised_duration_s(container)
+            promised_s = _promised_duration_s(container, source)
             for frame in container.decode(container.streams.audio[0]):
                 samples = _frame_samples(frame)
                 rate = rate or frame.sample_rate
@@ -103,16 +103,27 @@ def _read_blocks(source: Source, name: str) -> Iterator[Samples]:
         )
 
 
-def _promised_duration_s(container: "av.container.InputContainer") -> float | None:
+def _promised_duration_s(container: "av.container.InputContainer", source: Source) -> float | None:
     """Return how long the sound track says it is, None where that would be a guess."""
     track = container.streams.audio[0]
     if _ESTIMATED_DURATION & set(container.format.name.split(",")):
+        return None
+    if container.format.name == "mp3" and not _has_length_tag(source):
         return None
     if track.duration is not None and track.time_base is not None:
         return float(track.duration * track.time_base)
     if container.duration is not None and not container.streams.video:
         return container.duration / av.time_base
     return None
+
+
+def _has_length_tag(source: Source) -> bool:
+    """Tell whether the first frame of an MP3, behind an ID3 tag (which may hold a picture), states the length."""
+    head = read_head(source, 1024)
+    if head.startswith(b"ID3") and len(head) >= 10:
+        size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+        head = read_head(source, 10 + size + 1024)[10 + size :]
+    return b"Xing" in head[:200] or b"Info" in head[:200]
 
 
 def _frame_samples(frame: av.AudioFrame) -> Samples:

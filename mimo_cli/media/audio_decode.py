@@ -14,7 +14,7 @@ from mimo_cli.media.source import Source, read_head
 
 MAX_CHANNELS = 128
 
-_SOUND_FILES = frozenset({"wav", "flac", "mp3", "aiff", "caf", "au", "w64", "ogg"})
+_SOUND_FILES = frozenset({"wav", "flac", "aiff", "caf", "au", "w64", "ogg"})
 _CONVERT = "convert it, for example with `ffmpeg -i IN -ar 48000 -ac 1 OUT.wav`"
 
 

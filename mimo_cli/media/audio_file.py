@@ -1,4 +1,4 @@
-"""Sound files (WAV, FLAC, MP3, Ogg, AIFF, CAF, AU, raw) to blocks of samples, decoded by libsndfile.
+"""Sound files (WAV, FLAC, Ogg, AIFF, CAF, AU, raw) to blocks of samples, decoded by libsndfile.
 
 Lengths in headers are believed only where the format states them exactly. What a header promises and the file does not
 hold is an error, not a shorter recording; the library itself reads what is there and says nothing.
@@ -15,7 +15,7 @@ import soundfile
 
 from mimo_cli.errors import MediaError
 from mimo_cli.media.samples import Samples, SoundStream
-from mimo_cli.media.source import Source, check_is_file, read_head
+from mimo_cli.media.source import Source, check_is_file
 
 BLOCK_VALUES = 1 << 18
 """Samples of a block, all channels together: 1 MiB."""
@@ -34,8 +34,8 @@ _SHORTER = re.compile(rf"^\s*(?:{_SIZE_NAMES})\s*: (\d+) \(should be (\d+)\)", r
 _PADDING_BYTES = 64
 """Sizes wrong by a pad byte or by a chunk header are common and cost no sample."""
 
-_TAGGED_SHARE = 0.98
-"""A tagged MP3 counts whole frames; less than this share of them means that the end is missing."""
+_LAST_FRAMES = 1 << 14
+"""Read from the end to see that it is there. Seeking to the very last sample of a long FLAC can take seconds."""
 
 _RAW_SUBTYPES = {
     "u8": "PCM_U8",
@@ -72,15 +72,17 @@ class RawFormat:
 def open_sound_file(source: Source, name: str, raw: RawFormat | None = None) -> SoundStream | str:
     """Find out how a sound file is stored, or return why the library cannot read it.
 
-    WAV and Ogg may hold codecs that only FFmpeg knows, so that is no error yet. Raises MediaError if samples that the
+    WAV and Ogg may hold codecs that FFmpeg knows, so that is no error yet. Raises MediaError if samples that the
     header promises are missing.
     """
     try:
         with _sound_file(source, raw) as file:
+            if file.subtype.startswith("MPEG"):
+                return "MPEG sound is left to FFmpeg"  # here its decoder writes to the terminal
             _check_sizes(file, name)
             is_exact = file.format in _EXACT and file.subtype in _FLOATS | _INTEGERS and file.frames < 2**62
             if is_exact:
-                _check_last_frame(file, name)
+                _check_end(file, name)
             return SoundStream(
                 name,
                 file.samplerate,
@@ -114,17 +116,16 @@ def _check_sizes(file: soundfile.SoundFile, name: str) -> None:
             raise _truncated(name, f"its header promises {promised} bytes, {found} are there")
 
 
-def _check_last_frame(file: soundfile.SoundFile, name: str) -> None:
-    """Read the last sample promised: cheap, and it finds a FLAC that was cut before anything is encoded."""
-    if file.frames == 0:
-        return
+def _check_end(file: soundfile.SoundFile, name: str) -> None:
+    """Read the last samples promised: cheap, and it finds a FLAC that was cut before anything is encoded."""
+    last = min(file.frames, _LAST_FRAMES)
     try:
-        file.seek(file.frames - 1)
-        is_there = len(file.read(1, always_2d=True)) == 1
+        file.seek(file.frames - last)
+        is_there = len(file.read(last, dtype="float32", always_2d=True)) == last
     except soundfile.SoundFileError:
         is_there = False
     if not is_there:
-        raise _truncated(name, f"its header promises {file.frames} samples, the last of them is not there")
+        raise _truncated(name, f"its header promises {file.frames} samples, the last of them are not there")
 
 
 def _read_blocks(source: Source, raw: RawFormat | None, name: str) -> Iterator[Samples]:
@@ -139,17 +140,6 @@ def _read_blocks(source: Source, raw: RawFormat | None, name: str) -> Iterator[S
                 break
             done += len(block)
             yield block
-        if file.format == "MP3" and done < _TAGGED_SHARE * file.frames and _has_length_tag(source):
-            raise _truncated(name, f"its header promises {file.frames} samples, {done} are there")
-
-
-def _has_length_tag(source: Source) -> bool:
-    """Tell whether an MP3 states its length (Xing or Info tag in its first frame); else it is guessed from the rate."""
-    head = read_head(source, 4096)
-    if head.startswith(b"ID3") and len(head) >= 10:
-        size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-        head = read_head(source, 10 + size + 4096)[10 + size :]
-    return b"Xing" in head[:200] or b"Info" in head[:200]
 
 
 def _truncated(name: str, what: str) -> MediaError:

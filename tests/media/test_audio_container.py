@@ -6,7 +6,7 @@ import pytest
 from mimo_cli.errors import MediaError
 from mimo_cli.media.audio_container import has_sound_track, open_container
 from mimo_cli.media.samples import mix_down
-from tests.support.sound_files import encode, encode_container, film_without_sound, voice
+from tests.support.sound_files import encode, encode_container, film_without_sound, noise, voice
 
 # Container, codec, rate, and the samples that the codec adds at most (a frame or two of padding).
 TRACKS = [
@@ -117,3 +117,31 @@ def test_a_change_of_channels_within_a_stream_is_followed():
     blocks = list(open_container(data, "film").read_blocks())
     assert {block.shape[1] for block in blocks} == {1, 2}
     assert 2.0 <= sum(map(len, blocks)) / 24_000 < 2.2
+
+
+def test_an_mp3_is_as_long_as_what_was_encoded_and_quiet_about_it(capfd):
+    samples = voice(20, 16_000) + noise(20 * 16_000, level=0.1)[:, 0]
+    stream = open_container(encode(samples, 16_000, "MP3"), "talk")
+    decoded = np.concatenate(list(stream.read_blocks()))[:, 0]
+    assert len(decoded) == len(samples)
+    assert np.corrcoef(decoded, samples)[0, 1] > 0.9  # in place as well: the encoder's delay is taken off
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("tag_bytes", [0, 20_000])
+def test_an_mp3_with_a_length_tag_that_ends_early_is_refused(tag_bytes):
+    picture = b"ID3\x04\0\0" + bytes((tag_bytes >> shift) & 0x7F for shift in (21, 14, 7, 0)) + bytes(tag_bytes)
+    data = encode(noise(240_000), 24_000, "MP3")
+    assert sum(len(block) for block in open_container(picture + data, "talk").read_blocks()) == 240_000
+    with pytest.raises(MediaError, match=r"promises 10\.00 s of sound, [45]\.\d\d s are there|damaged"):
+        list(open_container(picture + data[: len(data) // 2], "talk").read_blocks())
+
+
+def test_an_mp3_without_a_length_tag_is_as_long_as_it_is():
+    data = encode(noise(240_000), 24_000, "MP3")
+    frames = [
+        place for place in range(len(data) - 1) if data[place] == 0xFF and data[place + 1] & 0xFE == data[1] & 0xFE
+    ]
+    start = next(place for place in frames if place > 200)
+    whole = sum(len(block) for block in open_container(data[start:], "talk").read_blocks())
+    assert 236_000 <= whole <= 242_304  # nothing says how much of it is the delay and padding of the encoder

@@ -62,9 +62,9 @@ def test_rate_channels_and_length_are_the_headers(rate):
     assert (stream.rate, stream.channels, stream.num_frames, stream.may_be_nan) == (rate, 2, 700, False)
 
 
-@pytest.mark.parametrize(("kind", "subtype"), [("MP3", None), ("OGG", "VORBIS"), ("OGG", "OPUS")])
-def test_lengths_of_compressed_files_are_not_believed(kind, subtype):
-    stream = opened(encode(noise(24_000), 24_000, kind, subtype))
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_lengths_of_compressed_files_are_not_believed(subtype):
+    stream = opened(encode(noise(24_000), 24_000, "OGG", subtype))
     assert stream.num_frames is None
     assert abs(sum(len(block) for block in stream.read_blocks()) - 24_000) < 100
 
@@ -102,20 +102,8 @@ def test_a_wav_from_a_pipe_states_no_length(size):
     assert len(decoded(piped)) == 5000
 
 
-def test_an_mp3_with_a_length_tag_that_ends_early_is_refused(capfd):
-    data = encode(noise(240_000), 24_000, "MP3")
-    assert b"Xing" in data[:200] or b"Info" in data[:200]
-    with pytest.raises(MediaError, match="its header promises 240000 samples"):
-        decoded(data[: len(data) // 2])
-
-
-def test_an_mp3_behind_a_tag_with_a_picture_is_still_told_to_end_early():
-    data = encode(noise(240_000), 24_000, "MP3")
-    size = 20_000
-    tag = b"ID3\x04\0\0" + bytes((size >> shift) & 0x7F for shift in (21, 14, 7, 0)) + b"\0" * size
-    assert len(decoded(tag + data)) == 240_000
-    with pytest.raises(MediaError, match="its header promises"):
-        decoded((tag + data)[: size + len(data) // 2])
+def test_mp3_is_left_to_the_decoder_that_does_not_write_to_the_terminal():
+    assert "FFmpeg" in open_sound_file(encode(noise(24_000), 24_000, "MP3"), "talk")
 
 
 def test_a_flac_damaged_in_the_middle_says_from_where():

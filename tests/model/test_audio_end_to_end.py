@@ -118,7 +118,7 @@ import torch
 from mimo_cli.media.audio import open_audio
 from tests.support import audio_golden as golden
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 tokenizer, encoder = golden.build_tokenizer(), golden.build_encoder()
 loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 start = time.perf_counter()
@@ -135,7 +135,8 @@ print(json.dumps({
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "rate", "channels"), [("FLAC", 48_000, 2), ("WAV", 44_100, 1), ("MP3", 16_000, 1)])
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("kind", "rate", "channels"), [("FLAC", 48_000, 2), ("MP3", 16_000, 1)])
 def test_two_hours_take_less_than_one_and_a_half_gigabytes(tmp_path, kind, rate, channels):
     path = tmp_path / "long"
     minute = np.random.default_rng(0).normal(0, 0.02, (60 * rate, channels)).astype(np.float32)
@@ -146,7 +147,12 @@ def test_two_hours_take_less_than_one_and_a_half_gigabytes(tmp_path, kind, rate,
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", _TWO_HOURS, str(path)]
     result = subprocess.run(
-        command, cwd=root, env={"PYTHONPATH": str(root)}, capture_output=True, text=True, check=True
+        command,
+        cwd=root,
+        env={"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     found = json.loads(result.stdout)
     print(found, f"{path.stat().st_size / 1e6:.0f} MB")
