@@ -123,11 +123,9 @@ def _explain(err: BaseException, terminal: Terminal, debug: bool) -> int:
         terminal.line("".join(traceback.format_exception(err)).rstrip())
     if isinstance(err, TimeLimitReached):
         terminal.error("stopped: the time of --timeout is over. TRY: a longer --timeout, or --max-tokens")
-    if isinstance(err, Stopped):
-        return err.exit_code
-    if isinstance(err, KeyboardInterrupt):
+    if isinstance(err, (Stopped, KeyboardInterrupt)):
         terminal.end_thinking()
-        return INTERRUPTED
+        return err.exit_code if isinstance(err, Stopped) else INTERRUPTED
     if isinstance(err, MimoError):
         terminal.error(error_text(str(err), err.hint))
         return err.exit_code

@@ -32,6 +32,10 @@ class Terminated(Stopped):
     exit_code = 143
 
 
+class Left(Stopped):
+    """Ctrl-C pressed twice."""
+
+
 class HungUp(Stopped):
     """SIGHUP: the terminal is gone; 128 + 1."""
 
@@ -115,11 +119,16 @@ class TurnInterrupt:
         self._has_ended_thinking = False
 
     def press(self) -> None:
-        """Act on one Ctrl-C; raises KeyboardInterrupt if it means to leave at once."""
+        """Act on one Ctrl-C.
+
+        Raises Left if it means to leave at once, KeyboardInterrupt while there is nothing yet that could be kept.
+        """
         now_s = self._clock()
         is_second = self._last_press_s is not None and now_s - self._last_press_s <= SECOND_PRESS_S
         self._last_press_s = now_s
-        if is_second or not self._answer.stats.generated_tokens:
+        if is_second:
+            raise Left
+        if not self._answer.stats.generated_tokens:
             raise KeyboardInterrupt
         if self._answer.is_thinking and not self._has_ended_thinking:
             self._has_ended_thinking = True

@@ -14,7 +14,7 @@ from typing import Protocol
 from mimo_cli.chat.chat_file import load_conversation, save_conversation
 from mimo_cli.chat.conversation import Conversation
 from mimo_cli.chat.messages import MediaPart, Message
-from mimo_cli.commands.chat import INTERRUPTED, ChatRequest, loaded_for_chat, shows_thinking, turn_options
+from mimo_cli.commands.chat import ChatRequest, loaded_for_chat, shows_thinking, turn_options
 from mimo_cli.commands.interrupts import Stopped
 from mimo_cli.commands.loading import LoadedModel, announce
 from mimo_cli.commands.numbers import context_share
@@ -97,18 +97,14 @@ class Talk:
         self.terminal.note("mimo: /help lists the commands, Ctrl-D leaves")
 
     def run(self, reader: MessageReader) -> int:
-        """Read and answer until the user leaves; returns the exit code."""
+        """Read and answer until the user leaves; returns the exit code. Raises Stopped for an end from outside."""
         while not self.is_over:
             try:
-                line = reader.read(f"mimo {self.context_share()}> ")
-            except KeyboardInterrupt:
+                self.take(reader.read(f"mimo {self.context_share()}> "))
+            except KeyboardInterrupt:  # at the prompt, or in the middle of a command: that one ends, not the dialogue
                 continue
             except EOFError:
                 break
-            try:
-                self.take(line)
-            except KeyboardInterrupt:
-                return INTERRUPTED
             except MimoError as err:
                 self.terminal.error(f"{err}. TRY: {err.hint}" if err.hint else str(err))
         if self._save_path:
@@ -116,7 +112,7 @@ class Talk:
         return 0
 
     def take(self, line: str) -> None:
-        """Act on one line. Raises MimoError for what cannot be done, KeyboardInterrupt to leave at once."""
+        """Act on one line. Raises MimoError for what cannot be done, Stopped to leave at once."""
         line = self._attach_dragged(line)
         read = parse_line(line)
         if isinstance(read, SlashLine):
@@ -148,11 +144,11 @@ class Talk:
             result = show_turn(answer, self.terminal, style, progress)
         except (KeyboardInterrupt, Stopped) as err:
             progress.finish()
+            if isinstance(err, KeyboardInterrupt) and not answer.stats.generated_tokens:
+                return False
             if answer.stats.generated_tokens:  # leaving in the middle: keep what is there
                 answer.stop()
                 self._save()
-            elif isinstance(err, KeyboardInterrupt):
-                return False
             raise
         self.last_result = result
         if result.finish_reason == "cancelled":

@@ -70,8 +70,8 @@ class PromptProgress:
 def show_turn(answer: Answer, terminal: Terminal, style: TurnStyle, progress: PromptProgress) -> TurnResult:
     """Run an answer to its end and show it; Ctrl-C acts on the answer meanwhile.
 
-    Raises KeyboardInterrupt for a Ctrl-C that means to leave, BrokenPipeError where nobody reads stdout, and what the
-    engine raises.
+    Raises KeyboardInterrupt for a Ctrl-C before the first token, Left for one that means to leave, BrokenPipeError
+    where nobody reads stdout, and what the engine raises.
     """
     interrupt = TurnInterrupt(answer)
     with interrupt.installed(), terminal.answer() as writer:

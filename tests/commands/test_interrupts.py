@@ -6,6 +6,7 @@ import pytest
 
 from mimo_cli.commands.interrupts import (
     HungUp,
+    Left,
     Terminated,
     TimeLimitReached,
     TurnInterrupt,
@@ -58,7 +59,7 @@ def test_first_press_while_answering_stops_the_turn() -> None:
 
 @pytest.mark.parametrize("phase", ["thinking", "answering"])
 def test_second_press_within_two_seconds_leaves(phase: str) -> None:
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Left):
         pressed(phase, 0, 1.9)
 
 

@@ -317,3 +317,11 @@ def test_a_dialogue_that_cannot_be_saved_goes_on(talk: Talk, tmp_path: Path) -> 
 def test_a_mute_terminal_without_a_question_opens_no_dialogue(tmp_path: Path) -> None:
     run = run_cli("chat", home=tmp_path, stdin=None, terminal=False)
     assert run.code == 2 and "there is no question" in run.err
+
+
+def test_ctrl_c_in_the_middle_of_a_command_ends_that_command_only(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mimo_cli.chat.attachments.MediaOpener.open", interrupted)
+    assert talk(f"/image {CAT}", "/think off", "hi", answers=scripted("Hello!")).out == "Hello!\n"

@@ -1,0 +1,234 @@
+"""`mimo quantize`: make a packed store of a checkpoint, smaller or just faster to load."""
+
+import json
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mimo_cli.commands.model_choice import choose_model
+from mimo_cli.commands.options import GeneralOptions
+from mimo_cli.errors import CapacityError, UsageError
+from mimo_cli.terminal.console import Terminal
+from mimo_cli.terminal.progress import Stage
+from mimo_cli.units import format_bytes, format_duration
+
+if TYPE_CHECKING:
+    from mimo_cli.store.plan import QuantizeOptions, StorePlan
+
+EXAMPLES = (
+    "mimo quantize ~/models/MiMo-V2.5 ~/models/mimo-q4 --dry-run",
+    "mimo quantize ~/models/MiMo-V2.5 ~/models/mimo-q4",
+    "mimo quantize ~/models/MiMo-V2.5 ~/models/mimo-fp8 --experts fp8 --verify",
+)
+VERIFY_FILE = "verify.json"
+
+
+class Experts(StrEnum):
+    """Formats of experts."""
+
+    auto = "auto"
+    int4 = "int4"
+    mxfp4 = "mxfp4"
+    fp8 = "fp8"
+
+
+class Dense(StrEnum):
+    """Formats of dense matrices."""
+
+    keep = "keep"
+    int8 = "int8"
+    int4 = "int4"
+
+
+class Recipe(StrEnum):
+    """Formats of everything under one name."""
+
+    q4 = "q4"
+    q8 = "q8"
+
+
+_RECIPES: dict[Recipe, tuple[Experts, Dense]] = {
+    Recipe.q4: (Experts.int4, Dense.int8),
+    Recipe.q8: (Experts.fp8, Dense.int8),
+}
+
+
+def quantize(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="Folder or name of a released checkpoint.")],
+    destination: Annotated[Path, typer.Argument(metavar="DST", help="Folder of the store; new, empty or unfinished.")],
+    general: GeneralOptions,
+    experts: Annotated[
+        Experts, typer.Option("--experts", metavar="F", help="int4, mxfp4, fp8; auto: mxfp4 as released, else int4.")
+    ] = Experts.auto,
+    group: Annotated[int, typer.Option("--group", metavar="N", help="Columns per int4 scale: 32, 64, 128.")] = 32,
+    dense: Annotated[
+        Dense, typer.Option("--dense", metavar="F", help="Dense matrices: keep (as released), int8, int4.")
+    ] = Dense.keep,
+    recipe: Annotated[
+        Recipe | None, typer.Option("--recipe", metavar="R", help="q4: int4 + int8 dense; q8: fp8 + int8 dense.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be written, to the byte.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Then compare every tensor; report in DST/verify.json.")] = False,
+    delete_source: Annotated[
+        bool, typer.Option("--delete-source-shards", help="Delete SRC's shards once the store is verified.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", metavar="N", min=1, help="Experts in work at a time.", hidden=True)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("-j", "--json", help="One JSON object.")] = False,
+) -> None:
+    """Write a checkpoint as a packed store: experts in 4 bits (or as released), everything else beside them.
+
+    A store is a folder that every command takes with -m, towers and all. Stopped by Ctrl-C, kill or a full disk, the
+    same command goes on where it was. Whatever is not kept exactly is printed with its measured error.
+    """
+    # Not at the head: the plan needs torch, the help of this command does not.
+    from mimo_cli.store.plan import QuantizeOptions, plan_store
+
+    terminal = general.terminal()
+    if recipe is not None:
+        experts, dense = _RECIPES[recipe]
+    options = QuantizeOptions(experts.value, group, dense.value)
+    plan = plan_store(choose_model(source).folder, options)
+    facts = _facts(plan, destination)
+    _announce(terminal, plan, facts)
+    if not dry_run:
+        if delete_source and not yes:
+            _ask(terminal, plan)
+        facts |= _run(terminal, plan, destination, jobs, verify or delete_source, verify)
+        if delete_source:
+            facts["deleted"] = _delete_shards(terminal, plan)
+    if as_json:
+        terminal.write(json.dumps({"schema": 1, **facts}, ensure_ascii=False) + "\n")
+    elif not dry_run:
+        terminal.write(f"{destination}\n")
+
+
+def _facts(plan: "StorePlan", destination: Path) -> dict[str, Any]:
+    from mimo_cli.store.convert import missing_bytes
+
+    needed_bytes, free_bytes = missing_bytes(plan, destination)
+    return {
+        "source": str(plan.source),
+        "store": str(destination),
+        "precision": plan.precision,
+        "bits_per_expert_weight": round(plan.records.bits_per_weight, 3) if plan.records else None,
+        "source_bytes": plan.contents.size_bytes,
+        "total_bytes": plan.total_bytes,
+        "missing_bytes": needed_bytes,
+        "free_bytes": free_bytes,
+        "lossy": [{"part": loss.part, "was": loss.was, "now": loss.now} for loss in plan.losses({})],
+        "files": plan.sizes,
+    }
+
+
+def _announce(terminal: Terminal, plan: "StorePlan", facts: dict[str, Any]) -> None:
+    bits = facts["bits_per_expert_weight"]
+    experts = f"experts {plan.precision['experts']}" + (f" ({bits:.2f} bits per weight)" if bits else "")
+    terminal.note(f"mimo: {experts}, dense matrices {plan.precision['dense']}, the rest as released")
+    terminal.note(f"mimo: {format_bytes(plan.contents.size_bytes)} -> {format_bytes(plan.total_bytes)}, {len(plan.sizes)} files")
+    terminal.note(
+        f"mimo: {format_bytes(facts['missing_bytes'])} ({facts['missing_bytes']:,} bytes) to write, "
+        f"{format_bytes(facts['free_bytes'])} free"
+    )
+    for loss in facts["lossy"]:
+        terminal.note(f"mimo: lossy: {loss['part']}, {loss['was']} -> {loss['now']}")
+    if not facts["lossy"]:
+        terminal.note("mimo: lossy: nothing")
+
+
+def _run(
+    terminal: Terminal, plan: "StorePlan", destination: Path, jobs: int | None, check_hashes: bool, compare: bool
+) -> dict[str, Any]:
+    """Convert, unless that is done already, and check what was asked for; returns the facts of it."""
+    import time
+
+    from mimo_cli.quant.kernels import missing_reason
+    from mimo_cli.store.convert import convert, finished_manifest
+    from mimo_cli.store.verify import verify_hashes
+
+    facts: dict[str, Any] = {"kept_files": [], "seconds": 0.0}
+    manifest = finished_manifest(plan, destination)
+    if manifest is not None:
+        terminal.note(f"mimo: `{destination}` is finished already")
+        check_hashes = True
+    else:
+        _refuse_full_disk(plan, destination)
+        if missing_reason():
+            terminal.warn(f"{missing_reason()}; codes are chosen with torch, many times slower")
+        started_s = time.perf_counter()
+        with Stage(terminal, "converting", "bytes") as stage:
+            report = convert(plan, destination, jobs=jobs, on_progress=stage.update)
+        facts |= {"kept_files": report.kept, "seconds": round(time.perf_counter() - started_s, 3)}
+        manifest = report.manifest
+        if report.kept:
+            terminal.note(f"mimo: {len(report.kept)} files of an earlier run were verified and kept")
+        for name in report.damaged:
+            terminal.warn(f"`{name}` of an earlier run had changed and was made again")
+        rate = plan.contents.size_bytes / max(facts["seconds"], 1e-9)
+        if not report.kept:
+            facts["source_gbps"] = round(rate / 1e9, 3)
+        terminal.note(f"mimo: wrote {format_bytes(plan.total_bytes)} in {format_duration(facts['seconds'])}")
+    if check_hashes:
+        with Stage(terminal, "verifying", "bytes") as stage:
+            verify_hashes(destination, manifest, stage.update)
+        facts["hashes"] = "verified"
+    facts["lossy"] = [asdict(loss) for loss in manifest.lossy]
+    for loss in manifest.lossy:
+        terminal.note(f"mimo: lossy: {loss}")
+    if compare:
+        facts["verify"] = _compare(terminal, plan, destination, manifest)
+    return facts
+
+
+def _compare(terminal: Terminal, plan: "StorePlan", destination: Path, manifest: Any) -> dict[str, Any]:
+    from mimo_cli.store.verify import compare_tensors
+
+    with Stage(terminal, "comparing", "") as stage:
+        tensors = []
+        for error in compare_tensors(plan, destination, manifest):
+            tensors.append(asdict(error))
+            stage.update(len(tensors))
+    worst = max(tensors, key=lambda tensor: float(tensor["relative_error"]))
+    exact = sum(tensor["relative_error"] == 0 for tensor in tensors)
+    report = {"tensors": tensors, "exact": exact, "worst": worst}
+    (destination / VERIFY_FILE).write_text(json.dumps({"schema": 1, **report}, indent=1) + "\n", "utf-8")
+    terminal.note(
+        f"mimo: {len(tensors)} tensors compared, {exact} exact; largest relative error "
+        f"{worst['relative_error']:.2%} in {worst['tensor']} (all in {destination / VERIFY_FILE})"
+    )
+    return report
+
+
+def _refuse_full_disk(plan: "StorePlan", destination: Path) -> None:
+    from mimo_cli.store.convert import missing_bytes
+
+    needed_bytes, free_bytes = missing_bytes(plan, destination)
+    if needed_bytes > free_bytes:
+        raise CapacityError(
+            f"the store needs {format_bytes(needed_bytes)} more in `{destination}`, {format_bytes(free_bytes)} are free",
+            hint="make room, name a folder on another disk, or choose --experts int4 --group 128",
+        )
+
+
+def _ask(terminal: Terminal, plan: "StorePlan") -> None:
+    shards = len(plan.index.shard_bytes)
+    size = format_bytes(sum(plan.index.shard_bytes.values()))
+    question = f"delete {shards} shards ({size}) of {plan.source} after the conversion? [y/N] "
+    if not terminal.is_interactive():
+        raise UsageError("--delete-source-shards asks before it deletes, and there is no terminal", hint="add --yes")
+    if terminal.ask(question).strip().lower() not in ("y", "yes"):
+        raise UsageError("nothing was done", hint="leave --delete-source-shards out to keep the source")
+
+
+def _delete_shards(terminal: Terminal, plan: "StorePlan") -> list[str]:
+    deleted = []
+    for path in plan.index.shard_bytes:
+        path.unlink(missing_ok=True)
+        deleted.append(path.name)
+    terminal.note(f"mimo: deleted {len(deleted)} shards of {plan.source}")
+    return deleted
