@@ -1,6 +1,8 @@
 """`mimo quantize`: make a packed store of a checkpoint, smaller or just faster to load."""
 
 import json
+import sys
+import time
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -11,12 +13,13 @@ import typer
 from mimo_cli.commands.model_choice import choose_model
 from mimo_cli.commands.options import GeneralOptions
 from mimo_cli.errors import CapacityError, UsageError
-from mimo_cli.terminal.console import Terminal
+from mimo_cli.terminal.console import Terminal, is_terminal
 from mimo_cli.terminal.progress import Stage
 from mimo_cli.units import format_bytes, format_duration
 
 if TYPE_CHECKING:
-    from mimo_cli.store.plan import QuantizeOptions, StorePlan
+    from mimo_cli.store.manifest import StoreManifest
+    from mimo_cli.store.plan import StorePlan
 
 EXAMPLES = (
     "mimo quantize ~/models/MiMo-V2.5 ~/models/mimo-q4 --dry-run",
@@ -71,7 +74,9 @@ def quantize(
         Recipe | None, typer.Option("--recipe", metavar="R", help="q4: int4 + int8 dense; q8: fp8 + int8 dense.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be written, to the byte.")] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Then compare every tensor; report in DST/verify.json.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Then compare every tensor; report in DST/verify.json.")
+    ] = False,
     delete_source: Annotated[
         bool, typer.Option("--delete-source-shards", help="Delete SRC's shards once the store is verified.")
     ] = False,
@@ -87,6 +92,7 @@ def quantize(
     same command goes on where it was. Whatever is not kept exactly is printed with its measured error.
     """
     # Not at the head: the plan needs torch, the help of this command does not.
+    from mimo_cli.store.convert import finished_manifest
     from mimo_cli.store.plan import QuantizeOptions, plan_store
 
     terminal = general.terminal()
@@ -94,12 +100,14 @@ def quantize(
         experts, dense = _RECIPES[recipe]
     options = QuantizeOptions(experts.value, group, dense.value)
     plan = plan_store(choose_model(source).folder, options)
+    finished = finished_manifest(plan, destination)
     facts = _facts(plan, destination)
     _announce(terminal, plan, facts)
     if not dry_run:
         if delete_source and not yes:
             _ask(terminal, plan)
-        facts |= _run(terminal, plan, destination, jobs, verify or delete_source, verify)
+        facts |= _run(terminal, plan, destination, jobs, finished)
+        facts |= _check(terminal, plan, destination, finished is not None or verify or delete_source, verify)
         if delete_source:
             facts["deleted"] = _delete_shards(terminal, plan)
     if as_json:
@@ -130,11 +138,9 @@ def _announce(terminal: Terminal, plan: "StorePlan", facts: dict[str, Any]) -> N
     bits = facts["bits_per_expert_weight"]
     experts = f"experts {plan.precision['experts']}" + (f" ({bits:.2f} bits per weight)" if bits else "")
     terminal.note(f"mimo: {experts}, dense matrices {plan.precision['dense']}, the rest as released")
-    terminal.note(f"mimo: {format_bytes(plan.contents.size_bytes)} -> {format_bytes(plan.total_bytes)}, {len(plan.sizes)} files")
-    terminal.note(
-        f"mimo: {format_bytes(facts['missing_bytes'])} ({facts['missing_bytes']:,} bytes) to write, "
-        f"{format_bytes(facts['free_bytes'])} free"
-    )
+    sizes = f"{format_bytes(plan.contents.size_bytes)} -> {format_bytes(plan.total_bytes)}"
+    terminal.note(f"mimo: {sizes} ({plan.total_bytes:,} bytes) in {len(plan.sizes)} files")
+    terminal.note(f"mimo: {format_bytes(facts['missing_bytes'])} to write, {format_bytes(facts['free_bytes'])} free")
     for loss in facts["lossy"]:
         terminal.note(f"mimo: lossy: {loss['part']}, {loss['was']} -> {loss['now']}")
     if not facts["lossy"]:
@@ -142,42 +148,44 @@ def _announce(terminal: Terminal, plan: "StorePlan", facts: dict[str, Any]) -> N
 
 
 def _run(
-    terminal: Terminal, plan: "StorePlan", destination: Path, jobs: int | None, check_hashes: bool, compare: bool
+    terminal: Terminal, plan: "StorePlan", destination: Path, jobs: int | None, finished: "StoreManifest | None"
 ) -> dict[str, Any]:
-    """Convert, unless that is done already, and check what was asked for; returns the facts of it."""
-    import time
-
+    """Convert, unless that is done already; returns the facts of it."""
     from mimo_cli.quant.kernels import missing_reason
-    from mimo_cli.store.convert import convert, finished_manifest
+    from mimo_cli.store.convert import convert
+
+    if finished is not None:
+        terminal.note(f"mimo: `{destination}` is finished already")
+        return {"kept_files": list(finished.files), "seconds": 0.0}
+    _refuse_full_disk(plan, destination)
+    if missing_reason():
+        terminal.warn(f"{missing_reason()}; codes are chosen with torch, many times slower")
+    started_s = time.perf_counter()
+    with Stage(terminal, "converting", "bytes") as stage:
+        report = convert(plan, destination, jobs=jobs, on_progress=stage.update)
+    seconds = time.perf_counter() - started_s
+    if report.kept:
+        terminal.note(f"mimo: {len(report.kept)} files of an earlier run were verified and kept")
+    for name in report.damaged:
+        terminal.warn(f"`{name}` of an earlier run had changed and was made again")
+    terminal.note(f"mimo: wrote {format_bytes(plan.total_bytes)} in {format_duration(seconds)}")
+    rate = None if report.kept else round(plan.contents.size_bytes / max(seconds, 1e-9) / 1e9, 3)
+    return {"kept_files": report.kept, "seconds": round(seconds, 3), "source_gbps": rate}
+
+
+def _check(
+    terminal: Terminal, plan: "StorePlan", destination: Path, check_hashes: bool, compare: bool
+) -> dict[str, Any]:
+    """Say what was lost; read the store again as far as asked for."""
+    from mimo_cli.store.manifest import StoreManifest
     from mimo_cli.store.verify import verify_hashes
 
-    facts: dict[str, Any] = {"kept_files": [], "seconds": 0.0}
-    manifest = finished_manifest(plan, destination)
-    if manifest is not None:
-        terminal.note(f"mimo: `{destination}` is finished already")
-        check_hashes = True
-    else:
-        _refuse_full_disk(plan, destination)
-        if missing_reason():
-            terminal.warn(f"{missing_reason()}; codes are chosen with torch, many times slower")
-        started_s = time.perf_counter()
-        with Stage(terminal, "converting", "bytes") as stage:
-            report = convert(plan, destination, jobs=jobs, on_progress=stage.update)
-        facts |= {"kept_files": report.kept, "seconds": round(time.perf_counter() - started_s, 3)}
-        manifest = report.manifest
-        if report.kept:
-            terminal.note(f"mimo: {len(report.kept)} files of an earlier run were verified and kept")
-        for name in report.damaged:
-            terminal.warn(f"`{name}` of an earlier run had changed and was made again")
-        rate = plan.contents.size_bytes / max(facts["seconds"], 1e-9)
-        if not report.kept:
-            facts["source_gbps"] = round(rate / 1e9, 3)
-        terminal.note(f"mimo: wrote {format_bytes(plan.total_bytes)} in {format_duration(facts['seconds'])}")
+    manifest = StoreManifest.from_folder(destination)
+    facts: dict[str, Any] = {"lossy": [asdict(loss) for loss in manifest.lossy]}
     if check_hashes:
         with Stage(terminal, "verifying", "bytes") as stage:
             verify_hashes(destination, manifest, stage.update)
         facts["hashes"] = "verified"
-    facts["lossy"] = [asdict(loss) for loss in manifest.lossy]
     for loss in manifest.lossy:
         terminal.note(f"mimo: lossy: {loss}")
     if compare:
@@ -185,7 +193,7 @@ def _run(
     return facts
 
 
-def _compare(terminal: Terminal, plan: "StorePlan", destination: Path, manifest: Any) -> dict[str, Any]:
+def _compare(terminal: Terminal, plan: "StorePlan", destination: Path, manifest: "StoreManifest") -> dict[str, Any]:
     from mimo_cli.store.verify import compare_tensors
 
     with Stage(terminal, "comparing", "") as stage:
@@ -210,7 +218,8 @@ def _refuse_full_disk(plan: "StorePlan", destination: Path) -> None:
     needed_bytes, free_bytes = missing_bytes(plan, destination)
     if needed_bytes > free_bytes:
         raise CapacityError(
-            f"the store needs {format_bytes(needed_bytes)} more in `{destination}`, {format_bytes(free_bytes)} are free",
+            f"the store needs {format_bytes(needed_bytes)} more in `{destination}`, "
+            f"{format_bytes(free_bytes)} are free",
             hint="make room, name a folder on another disk, or choose --experts int4 --group 128",
         )
 
@@ -219,9 +228,10 @@ def _ask(terminal: Terminal, plan: "StorePlan") -> None:
     shards = len(plan.index.shard_bytes)
     size = format_bytes(sum(plan.index.shard_bytes.values()))
     question = f"delete {shards} shards ({size}) of {plan.source} after the conversion? [y/N] "
-    if not terminal.is_interactive():
+    if not is_terminal(sys.stdin):
         raise UsageError("--delete-source-shards asks before it deletes, and there is no terminal", hint="add --yes")
-    if terminal.ask(question).strip().lower() not in ("y", "yes"):
+    terminal.line(question)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise UsageError("nothing was done", hint="leave --delete-source-shards out to keep the source")
 
 

@@ -150,7 +150,7 @@ def _quantize_with_torch(weights: Tensor, kind: PackedFormat, group: int) -> Cod
 
 
 def _int4_scales(groups: Tensor, magnitudes: Tensor) -> Tensor:
-    """Choose float16 scales [O, G] for groups [O, G, n] as the native search does; a ragged one averages real columns."""
+    """Choose float16 scales [O, G] for groups [O, G, n] as the native search does; ragged ones average real columns."""
     n = groups.shape[2]
     last = magnitudes.shape[1] - (groups.shape[1] - 1) * n
     counts = torch.full((groups.shape[1],), float(n))

@@ -18,15 +18,16 @@ MAY_IMPORT = {
     "checkpoint": {*BOTTOM, "quant"},
     "kvcache": {*BOTTOM, "checkpoint"},
     "model": {*BOTTOM, "quant", "kvcache", "checkpoint"},
+    "store": {*BOTTOM, "quant", "checkpoint"},
     "offload": {*BOTTOM, "quant", "checkpoint"},
-    "engine": {*BOTTOM, "model", "offload", "kvcache", "quant", "checkpoint", "media"},
+    "engine": {*BOTTOM, "model", "offload", "store", "kvcache", "quant", "checkpoint", "media"},
     "chat": {*BOTTOM, "engine", "media", "checkpoint"},
     "miniature": {*BOTTOM, "checkpoint", "quant", "chat"},
     "dialogue": {*BOTTOM, "chat", "engine", "media"},
     "towers": {*BOTTOM, "chat", "engine", "model", "media", "checkpoint"},
     "api": {*BOTTOM, "dialogue", "towers", "chat", "engine", "media", "checkpoint", "miniature"},
     "commands": {*BOTTOM, "api", "dialogue", "chat", "engine", "media", "checkpoint", "miniature"}
-    | {"settings", "terminal"},
+    | {"store", "settings", "terminal"},
     "app": {*BOTTOM, "commands", "settings", "terminal"},
     "__main__": {"app"},
     "": {"api"},
@@ -53,7 +54,7 @@ LIBRARY_HOMES = {
     "bitsandbytes": {"quant.nf4"},
     "accelerate": {"offload", "engine.load"},
     "huggingface_hub": {"commands"},
-    "torch": {"engine", "model", "kvcache", "checkpoint", "offload", "quant", "miniature", "towers", "api"},
+    "torch": {"engine", "model", "kvcache", "checkpoint", "offload", "quant", "store", "miniature", "towers", "api"},
 }
 """Library -> the sub-packages or modules that may import it."""
 

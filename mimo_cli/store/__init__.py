@@ -1,0 +1,1 @@
+"""Packed stores: a whole model in the layout that the kernels read."""

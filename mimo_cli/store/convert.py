@@ -1,0 +1,277 @@
+"""Making a store: one file after the other, each finished for good before the next, several experts at a time.
+
+    mapped shards -> codes and scales in slabs of rows -> records -> file, hashed as it is written -> journal
+
+Peak memory is some records and the codes in work, whatever the size of the model: pages of the source are let go as
+soon as an expert is packed.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mimo_cli.checkpoint.index import INDEX_FILE
+from mimo_cli.checkpoint.names import FP8_SCALE, MXFP4_SCALE, expert_weight_name
+from mimo_cli.checkpoint.reader import CheckpointReader
+from mimo_cli.checkpoint.shard_writer import ShardWriter, disk_error
+from mimo_cli.errors import CapacityError, MimoError, UsageError
+from mimo_cli.quant.packed import BLOCK_ROWS, PackedShape
+from mimo_cli.quant.stored import StoredMatrix
+from mimo_cli.store.encode import Error, pack_matrices
+from mimo_cli.store.journal import Finished, Journal
+from mimo_cli.store.manifest import JOURNAL_FILE, STORE_FILE, StoreManifest, layer_file
+from mimo_cli.store.output import OutputFile, file_entry, remove_parts
+from mimo_cli.store.plan import DENSE, EXPERTS, DenseTensor, StorePlan
+from mimo_cli.units import format_bytes
+
+OnProgress = Callable[[int, int], None]
+"""Told bytes written and bytes of the finished store."""
+
+_COPY_BYTES = 1 << 24
+_MOST_JOBS = 16
+"""More would not fit the promise of 4 GB: a job holds about 50 MB of MiMo-V2.5."""
+
+
+@dataclass
+class Report:
+    """What a conversion did: files kept from earlier runs, and those of them that had to be made again."""
+
+    manifest: StoreManifest
+    kept: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    read_bytes: int = 0
+
+
+def convert(plan: StorePlan, folder: Path, *, jobs: int | None = None, on_progress: OnProgress | None = None) -> Report:
+    """Write the store, or what is missing of it. Returns the report with the manifest.
+
+    Raises UsageError for a folder in use, CapacityError without disk space (what is finished stays), CheckpointError
+    where the source is damaged.
+    """
+    _prepare(plan, folder)
+    journal = Journal(folder, plan.conversion)
+    try:
+        with _one_thread():
+            report = _Conversion(plan, folder, journal, jobs or default_jobs(), on_progress).run()
+    except CapacityError as err:
+        raise _with_numbers(err, plan, folder, journal) from err
+    finally:
+        journal.close()
+    journal.remove()
+    return report
+
+
+def default_jobs() -> int:
+    """Return how many experts are packed at a time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, _MOST_JOBS))
+
+
+class _Conversion:
+    def __init__(
+        self, plan: StorePlan, folder: Path, journal: Journal, jobs: int, on_progress: OnProgress | None
+    ) -> None:
+        self.plan, self.folder, self.journal, self.jobs, self.on_progress = plan, folder, journal, jobs, on_progress
+        self.reader = CheckpointReader(plan.index, plan.config)
+        self.done_bytes = 0
+
+    def run(self) -> Report:
+        report = Report(self.plan.manifest({}, {}))
+        self._verify_kept(report)
+        for name, make in self._files():
+            if name not in self.journal.finished:
+                self.journal.add(name, make(self.folder / name))
+        finished = self.journal.finished
+        totals = {part: Error() for part in (DENSE, EXPERTS)}
+        for file in finished.values():
+            for part, error in file.errors.items():
+                totals[part].add(error)
+        files = {name: finished[name].entry for name in self.plan.sizes if name != STORE_FILE}
+        report.manifest = self.plan.manifest(files, {part: error.relative for part, error in totals.items()})
+        self._write(self.folder / STORE_FILE, report.manifest.to_bytes())
+        self.reader.close()
+        return report
+
+    def _verify_kept(self, report: Report) -> None:
+        """Believe the journal only where the file still has the hash."""
+        for name, finished in list(self.journal.finished.items()):
+            path = self.folder / name
+            if path.is_file() and file_entry(path) == finished.entry:
+                report.kept.append(name)
+                self._advance(finished.entry.size_bytes)
+            else:
+                report.damaged.append(name)
+                del self.journal.finished[name]
+
+    def _files(self) -> Iterator[tuple[str, Callable[[Path], Finished]]]:
+        for name, tensors in self.plan.dense.items():
+            yield name, partial(self._write_dense, tensors=tensors)
+        records = self.plan.records
+        for layer in records.layers if records else ():
+            yield layer_file(layer), partial(self._write_experts, layer=layer)
+        for name in self.plan.copies:
+            yield name, partial(self._copy, source=self.plan.source / name)
+        yield INDEX_FILE, partial(self._write, content=self.plan.index_bytes)
+
+    def _write_dense(self, path: Path, tensors: tuple[DenseTensor, ...]) -> Finished:
+        lost = Error()
+        with ShardWriter(path, [tensor.stored for tensor in tensors]) as writer:
+            for tensor in tensors:
+                if tensor.packed is None:
+                    writer.write(tensor.weight, self.reader.raw(tensor.weight))
+                    self.reader.release(tensor.weight)
+                else:
+                    data = torch.empty(tensor.packed.nbytes, dtype=torch.uint8)
+                    lost.add(pack_parts(dense_parts(self.reader, tensor), tensor.packed, data))
+                    writer.write(tensor.stored.name, data)
+                self._advance(tensor.stored.size_bytes)
+            writer.commit()
+        return Finished(file_entry(path), {DENSE: lost})
+
+    def _write_experts(self, path: Path, layer: int) -> Finished:
+        lost = Error()
+        with OutputFile(path) as file:
+            for record, error in self._records(layer):
+                file.write(record.numpy().data)
+                lost.add(error)
+                self._advance(len(record))
+            return Finished(file.commit(), {EXPERTS: lost})
+
+    def _records(self, layer: int) -> Iterator[tuple[Tensor, Error]]:
+        """Yield the records of a layer in order, the next ones already in work."""
+        experts = self.plan.config.n_routed_experts
+        pool = ThreadPoolExecutor(self.jobs)
+        waiting: deque[Future[tuple[Tensor, Error]]] = deque()
+        try:
+            for expert in range(experts):
+                waiting.append(pool.submit(self._record, layer, expert))
+                if len(waiting) > self.jobs:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _record(self, layer: int, expert: int) -> tuple[Tensor, Error]:
+        layout = self.plan.records
+        if layout is None:
+            raise ValueError("a record of a model without experts")
+        names = [expert_weight_name(layer, expert, projection) for projection in ("gate_proj", "up_proj", "down_proj")]
+        gate, up, down = (self.reader.stored(name) for name in names)
+        record = torch.zeros(layout.record_bytes, dtype=torch.uint8)
+        middle = layout.up_shape.nbytes
+        lost = pack_matrices([gate, up], layout.up_shape, record[:middle])
+        lost.add(pack_matrices([down], layout.down_shape, record[middle : middle + layout.down_shape.nbytes]))
+        for name in names:
+            for stored in (name, name + FP8_SCALE, name + MXFP4_SCALE):
+                if stored in self.reader.index:
+                    self.reader.release(stored)
+        return record, lost
+
+    def _copy(self, path: Path, source: Path) -> Finished:
+        try:
+            with source.open("rb") as file, OutputFile(path) as out:
+                while block := file.read(_COPY_BYTES):
+                    out.write(block)
+                    self._advance(len(block))
+                return Finished(out.commit(), {})
+        except OSError as err:
+            raise MimoError(f"`{source}` cannot be read: {err.strerror or err}") from err
+
+    def _write(self, path: Path, content: bytes) -> Finished:
+        with OutputFile(path) as file:
+            file.write(content)
+            self._advance(len(content))
+            return Finished(file.commit(), {})
+
+    def _advance(self, size_bytes: int) -> None:
+        self.done_bytes += size_bytes
+        if self.on_progress:
+            self.on_progress(self.done_bytes, self.plan.total_bytes)
+
+
+def dense_parts(reader: CheckpointReader, tensor: DenseTensor) -> list[StoredMatrix]:
+    """Return what a packed dense matrix is made of: one stored matrix, or q, k and v one above the other."""
+    if tensor.attention is None:
+        return [reader.stored(tensor.weight)]
+    return reader.stored_qkv(tensor.weight.removesuffix(".qkv_proj.weight"), tensor.attention)
+
+
+def pack_parts(parts: list[StoredMatrix], shape: PackedShape, out: Tensor) -> Error:
+    """Pack matrices that stand one above the other as one matrix."""
+    if any(part.shape[0] % BLOCK_ROWS for part in parts[:-1]):
+        joined = torch.cat([part.floats(torch.float32) for part in parts])
+        parts = [StoredMatrix("plain", joined, source=parts[0].source)]
+    lost, at = Error(), 0
+    for part in parts:
+        piece = PackedShape(shape.format, shape.group, part.shape[0], shape.cols)
+        lost.add(pack_matrices([part], piece, out[at : at + piece.nbytes]))
+        at += piece.nbytes
+    return lost
+
+
+def _prepare(plan: StorePlan, folder: Path) -> None:
+    source = plan.source.resolve()
+    if folder.resolve() == source or source in folder.resolve().parents:
+        raise UsageError(f"`{folder}` lies in the source", hint="name a folder outside the model's")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise disk_error(folder, err) from err
+    remove_parts(folder)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep torch from using threads of its own: conversion has one for each expert in work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def missing_bytes(plan: StorePlan, folder: Path) -> tuple[int, int]:
+    """Return the bytes that are still to be written, and those that are free where the store will be."""
+    done = {path.relative_to(folder).as_posix() for path in folder.rglob("*")} if folder.is_dir() else set()
+    needed_bytes = sum(size for name, size in plan.sizes.items() if name not in done)
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    status = os.statvfs(place)
+    return needed_bytes, status.f_bavail * status.f_frsize
+
+
+def _with_numbers(err: CapacityError, plan: StorePlan, folder: Path, journal: Journal) -> CapacityError:
+    kept = sum(finished.entry.size_bytes for finished in journal.finished.values())
+    free = missing_bytes(plan, folder)[1]
+    return CapacityError(
+        f"{err}: {format_bytes(plan.total_bytes - kept)} of {format_bytes(plan.total_bytes)} are still to be written, "
+        f"{format_bytes(free)} are free in `{folder}`; {len(journal.finished)} files are finished and kept",
+        hint="make room and run the same command again; it goes on where it stopped",
+    )
+
+
+def finished_manifest(plan: StorePlan, folder: Path) -> StoreManifest | None:
+    """Return the manifest if the folder is the finished store of this very conversion, None if it is still to be made.
+
+    Raises UsageError where the folder holds another store or anything else.
+    """
+    if (folder / STORE_FILE).is_file():
+        manifest = StoreManifest.from_folder(folder)
+        if {"source": dict(manifest.source), "precision": dict(manifest.precision)} == plan.conversion:
+            return manifest
+        raise UsageError(
+            f"`{folder}` is a packed store of another source or with other options",
+            hint="name another folder, or remove this one",
+        )
+    if folder.exists() and not (folder / JOURNAL_FILE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"`{folder}` exists and is not empty", hint="name a folder that is new or empty")
+    return None

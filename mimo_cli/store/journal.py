@@ -1,0 +1,91 @@
+"""Journal: what a conversion has finished, so that it goes on after kill -9 or a full disk.
+
+One line of JSON for each thing: first the conversion itself, then every file that is whole and on the disk, with its
+hash and what it lost. A last line that was cut off is as if it had not been written.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mimo_cli.checkpoint.shard_writer import disk_error
+from mimo_cli.errors import UsageError
+from mimo_cli.store.encode import Error
+from mimo_cli.store.manifest import JOURNAL_FILE, FileEntry
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A file that is done, and its loss by part."""
+
+    entry: FileEntry
+    errors: Mapping[str, Error]
+
+
+class Journal:
+    """The journal of a folder. `finished` are the files of earlier runs, to be verified by whoever goes on."""
+
+    def __init__(self, folder: Path, conversion: Mapping[str, Any]) -> None:
+        self.path = folder / JOURNAL_FILE
+        self.finished: dict[str, Finished] = {}
+        lines = _whole_lines(self.path)
+        if lines and lines[0] != dict(conversion):
+            raise UsageError(
+                f"`{folder}` holds an unfinished conversion of another source or with other options",
+                hint="give the options of then, or name another folder, or remove this one",
+            )
+        for line in lines[1:]:
+            errors = {part: Error(*sums) for part, sums in line["errors"].items()}
+            self.finished[line["file"]] = Finished(FileEntry(line["size_bytes"], line["sha256"]), errors)
+        part = self.path.with_suffix(".part")
+        try:
+            # Rewritten beside, since a line that was cut off must not stay before the next one.
+            part.write_text("".join(json.dumps(line) + "\n" for line in lines or [dict(conversion)]), "utf-8")
+            part.replace(self.path)
+            self._file = self.path.open("a", encoding="utf-8")
+            self._sync()
+        except OSError as err:
+            raise disk_error(self.path, err) from err
+
+    def add(self, name: str, finished: Finished) -> None:
+        """Record a file; it counts from when this returns."""
+        self.finished[name] = finished
+        errors = {part: [error.squared_error, error.squared_weights] for part, error in finished.errors.items()}
+        line = {"file": name, **vars(finished.entry), "errors": errors}
+        try:
+            self._file.write(json.dumps(line) + "\n")
+            self._sync()
+        except OSError as err:
+            raise disk_error(self.path, err) from err
+
+    def close(self) -> None:
+        """Close the file; it stays."""
+        self._file.close()
+
+    def remove(self) -> None:
+        """Remove the journal: the store is finished."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+    def _sync(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a journal up to the first that is not whole."""
+    try:
+        text = path.read_text("utf-8", errors="replace")
+    except OSError:
+        return []
+    lines: list[dict[str, Any]] = []
+    for line in text.split("\n"):
+        try:
+            values = json.loads(line)
+        except ValueError:
+            break
+        lines.append(values)
+    return lines
