@@ -57,6 +57,7 @@ def bench(
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other")
     terminal = general.terminal()
+    model.limit_threads()
     choice = choose_model(model.model)
     sizes = (parse_sizes(prompt), parse_sizes(depth), parse_sizes(decode))
     if len(sizes[2]) != 1:

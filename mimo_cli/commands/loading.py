@@ -3,7 +3,6 @@
 Imported only when a command loads a model: this is where torch comes in.
 """
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,13 +80,6 @@ def load_model(
         raw_special_tokens=raw_special_tokens,
     ) as engine:
         yield LoadedModel(choice, engine, time.perf_counter() - started_s)
-
-
-def limit_threads(options: ModelOptions) -> None:
-    """Bound the threads of the numeric libraries; they read this when they are first imported."""
-    if options.threads is not None:
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-            os.environ[name] = str(options.threads)
 
 
 def announce(terminal: Terminal, model: LoadedModel, context_tokens: int, *, in_full: bool = True) -> None:

@@ -3,6 +3,7 @@
 Each group is a frozen dataclass whose fields carry their typer option; `command.flatten_options` unfolds them.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -135,6 +136,12 @@ class ModelOptions:
             "--threads", metavar="N", min=1, help="CPU threads [all cores].", hidden=True, rich_help_panel=_MODEL
         ),
     ] = None
+
+    def limit_threads(self) -> None:
+        """Bound the threads of the numeric libraries, which read this when they are imported: call it before."""
+        if self.threads is not None:
+            for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+                os.environ[name] = str(self.threads)
 
 
 @dataclass(frozen=True)

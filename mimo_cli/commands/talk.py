@@ -14,7 +14,8 @@ from typing import Protocol
 from mimo_cli.chat.chat_file import load_conversation, save_conversation
 from mimo_cli.chat.conversation import Conversation
 from mimo_cli.chat.messages import MediaPart, Message
-from mimo_cli.commands.chat import ChatRequest, loaded_for_chat, shows_thinking, turn_options
+from mimo_cli.commands.answer_once import loaded_for_chat, turn_options
+from mimo_cli.commands.chat_request import ChatRequest
 from mimo_cli.commands.interrupts import Stopped
 from mimo_cli.commands.loading import LoadedModel, announce
 from mimo_cli.commands.numbers import context_share
@@ -65,7 +66,7 @@ class Talk:
         self.terminal = terminal
         self.loaded = loaded
         self.options = turn_options(request)
-        self.shows_thinking = shows_thinking(request, terminal)
+        self.shows_thinking = request.shows_thinking(terminal)
         self.pending_media: list[MediaPart] = []
         self.pending_texts: list[str] = []
         self.last_result: TurnResult | None = None

@@ -1,0 +1,124 @@
+"""One question, one answer: to stdout as it streams, to a file, or as JSON with all its numbers."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mimo_cli.chat.attachments import MediaOpener
+from mimo_cli.chat.conversation import Conversation
+from mimo_cli.chat.messages import Message
+from mimo_cli.checkpoint.config import ModelConfig
+from mimo_cli.commands.chat_request import ChatOptions, ChatRequest
+from mimo_cli.commands.loading import (
+    LoadedModel,
+    announce,
+    load_model,
+    media_opener,
+    warn_about_template,
+)
+from mimo_cli.commands.model_choice import CONFIG_FILE
+from mimo_cli.commands.numbers import memory_fields, timing_fields, usage_fields
+from mimo_cli.commands.sources import Question, write_atomically
+from mimo_cli.commands.turn import PromptProgress, TurnResult, TurnStyle, call_value, ending_note, show_turn
+from mimo_cli.dialogue import Dialogue, TurnOptions
+from mimo_cli.engine.sampling import SamplingParams
+from mimo_cli.terminal.console import Terminal
+
+LIMIT_REACHED, INTERRUPTED = 6, 130
+
+
+def answer_once(request: ChatRequest, terminal: Terminal) -> int:
+    """Answer the question of a request; returns the exit code."""
+    # Media are opened before the model is loaded: a wrong path must not cost minutes.
+    config = ModelConfig.from_file(request.choice.folder / CONFIG_FILE)
+    message = user_message(request.question, media_opener(config, request.choice, request.media))
+    system = [] if request.system is None else [Message.of("system", request.system)]
+    chat = request.chat
+    with loaded_for_chat(request, terminal) as loaded:
+        conversation = Conversation([*system, message], request.tools)
+        dialogue = Dialogue(loaded.engine.speaker, conversation, context_tokens=request.model.ctx)
+        announce(terminal, loaded, dialogue.timeline.max_tokens, in_full=not chat.as_json)
+        style = TurnStyle(
+            shows_answer=not chat.as_json and chat.output is None,
+            shows_thinking=request.shows_thinking(terminal),
+            shows_numbers=chat.usage or (terminal.err_is_terminal and not chat.as_json),
+        )
+        progress = PromptProgress(terminal)
+        result = show_turn(dialogue.answer(turn_options(request), progress), terminal, style, progress)
+        terminal.detail(f"seed {result.stats.seed}")
+        note = ending_note(result, request.sampling.max_tokens)
+        if note:
+            terminal.warn(note)
+        notes = [*loaded.engine.notes, *result.notes, *([note] if note else [])]
+        _deliver(chat, terminal, result, json_answer(loaded, result, notes))
+    if result.finish_reason == "cancelled":
+        return INTERRUPTED
+    is_cut = result.finish_reason in ("length", "context")
+    return LIMIT_REACHED if is_cut and chat.fail_on_length else 0
+
+
+def turn_options(request: ChatRequest) -> TurnOptions:
+    """Return how answers are made; the model's own recommendations where nothing was said."""
+    given = request.sampling
+    params = SamplingParams(seed=given.seed, max_tokens=given.max_tokens)
+    chosen: dict[str, Any] = {
+        "temperature": given.temp,
+        "top_p": given.top_p,
+        "top_k": given.top_k,
+        "min_p": given.min_p,
+        "repetition_penalty": given.rep_penalty,
+    }
+    params = replace(params, **{name: value for name, value in chosen.items() if value is not None})
+    thinking = request.thinking
+    return TurnOptions(params, thinking.think, thinking.think_budget, thinking.loop_guard, tuple(given.stop or ()))
+
+
+def user_message(question: Question, opener: MediaOpener) -> Message:
+    """Open the attachments and return the message: media first, then the text."""
+    media = [opener.open(item.source, None if item.kind == "any" else item.kind) for item in question.attachments]
+    return Message.of("user", *media, *([question.text] if question.text else []))
+
+
+@contextmanager
+def loaded_for_chat(request: ChatRequest, terminal: Terminal) -> Iterator[LoadedModel]:
+    """Load the model of a request for the block."""
+    raw = request.chat.raw_special_tokens
+    with load_model(request.choice, request.model, terminal, request.media, raw) as loaded:
+        warn_about_template(terminal, loaded)
+        yield loaded
+
+
+def json_answer(loaded: LoadedModel, result: TurnResult, notes: Sequence[str]) -> dict[str, Any]:
+    """Return an answer with all its numbers as one JSON object."""
+    message, stats = result.message, result.stats
+    return {
+        "schema": 1,
+        "content": message.text,
+        "reasoning": message.reasoning or None,
+        "tool_calls": [call_value(call) for call in message.tool_calls],
+        "finish_reason": result.finish_reason,
+        "usage": usage_fields(stats, result.reasoning_tokens),
+        "timings": timing_fields(stats, loaded.load_s),
+        "memory": memory_fields(stats),
+        "seed": stats.seed,
+        "model": {
+            "name": loaded.choice.name,
+            "folder": str(loaded.choice.folder),
+            "dtype": loaded.dtype_name,
+            "is_miniature": loaded.choice.notice is not None,
+        },
+        "lossy": [],
+        "notes": list(notes),
+    }
+
+
+def _deliver(chat: ChatOptions, terminal: Terminal, result: TurnResult, document: dict[str, Any]) -> None:
+    """Write what did not stream to stdout: JSON, or the text to a file."""
+    text = json.dumps(document, ensure_ascii=False) if chat.as_json else result.message.text.strip("\r\n")
+    if chat.output is not None:
+        write_atomically(Path(chat.output).expanduser(), text + "\n")
+    elif chat.as_json:
+        terminal.write(text + "\n")
