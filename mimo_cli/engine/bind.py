@@ -1,7 +1,7 @@
 """Filling modules: networks are built on the meta device, without memory, then get their weights tensor by tensor.
 
-Peak memory is what stays resident and one tensor more: each matrix is read from its mapped shard, dequantised to the
-module's dtype and assigned, never copied again.
+Peak memory is what stays resident and one tensor more: each matrix is read from its mapped shard, packed for the native
+kernels or dequantised to the module's dtype, and assigned, never copied again.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,6 +15,9 @@ from mimo_cli.checkpoint.reader import CheckpointReader
 from mimo_cli.engine.memory import available_bytes
 from mimo_cli.errors import CapacityError
 from mimo_cli.model.binding import Binding
+from mimo_cli.quant.kernels import Kernels
+from mimo_cli.quant.pack import pack
+from mimo_cli.quant.stored import StoredMatrix
 from mimo_cli.units import format_bytes
 
 OnLoad: TypeAlias = Callable[[int, int], None]
@@ -58,12 +61,16 @@ def require_memory(needed_bytes: int, what: str) -> None:
 
 
 class Loader:
-    """Fills modules from checkpoints and counts the bytes for whoever shows progress."""
+    """Fills modules from checkpoints and counts the bytes for whoever shows progress.
 
-    def __init__(self, total_bytes: int, on_load: OnLoad | None = None) -> None:
+    `kernels` pack what bindings want packed.
+    """
+
+    def __init__(self, total_bytes: int, on_load: OnLoad | None = None, kernels: Kernels | None = None) -> None:
         self.total_bytes = total_bytes
         self.loaded_bytes = 0
         self._on_load = on_load
+        self._kernels = kernels
 
     def bind(self, module: nn.Module, reader: CheckpointReader, bindings: Iterable[Binding]) -> None:
         """Fill a module as its bindings say. Raises CheckpointError naming tensor and shard."""
@@ -71,7 +78,7 @@ class Loader:
         by_source: dict[str, Tensor] = {}
         for binding in bindings:
             if binding.tensor not in by_source:  # tied weights are read once
-                by_source[binding.tensor] = _read(reader, binding)
+                by_source[binding.tensor] = self._read(reader, binding)
             filled[binding.parameter] = by_source[binding.tensor]
             self._count(filled[binding.parameter])
         _assign(module, filled)
@@ -84,16 +91,24 @@ class Loader:
             self._count(value)
         _assign(module, filled)
 
+    def _read(self, reader: CheckpointReader, binding: Binding) -> Tensor:
+        if binding.packed is not None and self._kernels is not None:
+            return pack(self._kernels, binding.packed, stored_parts(reader, binding))
+        if binding.kind == "qkv" and binding.attention is not None:
+            return reader.qkv(binding.tensor, binding.attention, binding.dtype)
+        return reader.read(binding.tensor, binding.dtype, shape=binding.shape)
+
     def _count(self, tensor: Tensor) -> None:
         self.loaded_bytes += tensor.nbytes
         if self._on_load:
             self._on_load(self.loaded_bytes, self.total_bytes)
 
 
-def _read(reader: CheckpointReader, binding: Binding) -> Tensor:
+def stored_parts(reader: CheckpointReader, binding: Binding) -> list[StoredMatrix]:
+    """Return what the checkpoint has for a binding: one tensor, or the parts of q, k and v one above the other."""
     if binding.kind == "qkv" and binding.attention is not None:
-        return reader.qkv(binding.tensor, binding.attention, binding.dtype)
-    return reader.read(binding.tensor, binding.dtype, shape=binding.shape)
+        return reader.stored_qkv(binding.tensor, binding.attention)
+    return [reader.stored(binding.tensor)]
 
 
 def _assign(module: nn.Module, filled: dict[str, Tensor]) -> None:

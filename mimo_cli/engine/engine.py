@@ -17,6 +17,7 @@ from mimo_cli.checkpoint.config import ModelConfig
 from mimo_cli.checkpoint.contents import Contents
 from mimo_cli.checkpoint.index import TensorIndex
 from mimo_cli.checkpoint.reader import CheckpointReader
+from mimo_cli.engine.compute import Compute, Experts
 from mimo_cli.engine.context import DEFAULT_CONTEXT_TOKENS, kv_bytes_per_token
 from mimo_cli.engine.drafting import draft_logits
 from mimo_cli.engine.embeddings import MediaEncoder
@@ -27,7 +28,6 @@ from mimo_cli.errors import CapacityError, UsageError
 from mimo_cli.media.prompt import Prompt
 from mimo_cli.model.decoder import TextModel
 from mimo_cli.model.mtp import MTPModule
-from mimo_cli.offload.expert_store import ExpertStore
 from mimo_cli.units import format_bytes
 
 
@@ -40,11 +40,11 @@ class Engine:
 
     folder: Path
     config: ModelConfig
-    dtype: torch.dtype
+    compute: Compute
     contents: Contents
     reader: CheckpointReader
     decoder: TextModel
-    experts: ExpertStore
+    experts: Experts
     media: MediaEncoder
     load_mtp: Callable[[], list[MTPModule]]
 
@@ -54,14 +54,24 @@ class Engine:
         return self.load_mtp()
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the activations."""
+        return self.compute.dtype
+
+    @property
     def index(self) -> TensorIndex:
         """Which shard holds which tensor."""
         return self.reader.index
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Sentences for the user: what this checkpoint lacks and what had to be assumed to read it."""
-        return (*self.contents.notes, *self.reader.notes)
+        """Sentences for the user: what this checkpoint lacks, what had to be assumed to read it, what is slower."""
+        return (*self.contents.notes, *self.reader.notes, *self.compute.notes(self.experts))
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """Sentences for the user: what was chosen that is less exact than the stored weights (nothing by default)."""
+        return self.compute.losses(self.experts)
 
     @property
     def has_vision(self) -> bool:
@@ -127,7 +137,7 @@ class Engine:
 
     def close(self) -> None:
         """Give back experts and mapped files. The engine is of no use afterwards."""
-        self.experts.clear()
+        self.experts.close()
         self.reader.close()
 
     def __enter__(self) -> "Engine":

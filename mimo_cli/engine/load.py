@@ -18,6 +18,7 @@ from mimo_cli.checkpoint.names import text_weights
 from mimo_cli.checkpoint.qkv_layout import QkvChunks
 from mimo_cli.checkpoint.reader import CheckpointReader
 from mimo_cli.engine.bind import Loader, OnLoad, build_empty, module_bytes, require_memory
+from mimo_cli.engine.compute import Compute, PrecisionChoice, choose_compute, open_experts, pack_linears
 from mimo_cli.engine.embeddings import MediaEncoder
 from mimo_cli.engine.engine import Engine
 from mimo_cli.engine.machine import has_native_bfloat16
@@ -34,7 +35,7 @@ from mimo_cli.model.binding import mtp_bindings, text_bindings
 from mimo_cli.model.decoder import TextModel
 from mimo_cli.model.mtp import MTPModule
 from mimo_cli.model.vision import VisionTower
-from mimo_cli.offload.expert_store import DEFAULT_RESIDENT_BYTES, ExpertStore
+from mimo_cli.offload.expert_store import DEFAULT_RESIDENT_BYTES
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -51,6 +52,8 @@ class LoadOptions:
     vision_sinks  the vision tower's sinks: "denominator", "key0" or "ignore"; merger_norm: "layernorm" or "rmsnorm"
     audio_tables  "rounded" to bfloat16 as the serving stacks do, or "exact"
     expert_bytes  memory for experts that are kept ready
+    precision     of activations before integer weights: "exact", or "int8", which is faster and lossy
+    threads       of the native kernels (None: as many as torch uses)
     """
 
     window: int | None = None
@@ -59,6 +62,8 @@ class LoadOptions:
     merger_norm: Literal["layernorm", "rmsnorm"] = "layernorm"
     audio_tables: AudioTables = "rounded"
     expert_bytes: int = DEFAULT_RESIDENT_BYTES
+    precision: PrecisionChoice = "exact"
+    threads: int | None = None
 
     def apply(self, config: ModelConfig) -> ModelConfig:
         """Return the configuration with these settings in place of the checkpoint's."""
@@ -93,17 +98,18 @@ def load_engine(
     contents = check_tensors(config, index)
     reader = CheckpointReader(index, config, qkv_chunks=options.qkv_chunks)
     compute_dtype = choose_dtype(dtype, config)
-    experts = ExpertStore(reader, config, compute_dtype, options.expert_bytes)
+    compute = choose_compute(compute_dtype, options.precision, options.threads)
+    experts = open_experts(reader, config, compute, options.expert_bytes)
     decoder = build_empty(lambda: TextModel(config, experts, compute_dtype))
     vision = empty_vision(config.vision, compute_dtype) if config.vision and contents.has_vision else None
     hearing = None
     if config.audio and contents.has_audio:
         hearing = empty_hearing(folder, config.audio, compute_dtype, options.audio_tables)
-    _fill(decoder, vision, hearing, reader, on_load)
+    _fill(decoder, vision, hearing, reader, compute, on_load)
     return Engine(
         folder=folder,
         config=config,
-        dtype=compute_dtype,
+        compute=compute,
         contents=contents,
         reader=reader,
         decoder=decoder,
@@ -115,7 +121,7 @@ def load_engine(
             hidden_size=config.hidden_size,
             dtype=compute_dtype,
         ),
-        load_mtp=lambda: _load_mtp(config, reader, compute_dtype, contents.num_mtp),
+        load_mtp=lambda: _load_mtp(config, reader, compute, contents.num_mtp),
     )
 
 
@@ -144,24 +150,27 @@ def _fill(
     vision: VisionTower | None,
     hearing: Hearing | None,
     reader: CheckpointReader,
+    compute: Compute,
     on_load: OnLoad | None,
 ) -> None:
+    bindings = pack_linears(decoder, text_bindings(decoder), reader, compute)
     modules = [decoder, vision, *([hearing.tokenizer, hearing.encoder] if hearing else [])]
     needed_bytes = module_bytes(module for module in modules if module is not None)
     require_memory(needed_bytes, "the model without its experts")
-    loader = Loader(needed_bytes, on_load)
-    loader.bind(decoder, reader, text_bindings(decoder))
+    loader = Loader(needed_bytes, on_load, compute.kernels)
+    loader.bind(decoder, reader, bindings)
     if vision:
         fill_vision(vision, reader, loader)
     if hearing:
         fill_hearing(hearing, reader, loader)
 
 
-def _load_mtp(config: ModelConfig, reader: CheckpointReader, dtype: torch.dtype, count: int) -> list[MTPModule]:
-    modules = [build_empty(lambda: MTPModule(config, dtype)) for _ in range(count)]
+def _load_mtp(config: ModelConfig, reader: CheckpointReader, compute: Compute, count: int) -> list[MTPModule]:
+    modules = [build_empty(lambda: MTPModule(config, compute.dtype)) for _ in range(count)]
+    bindings = [pack_linears(module, mtp_bindings(module, k), reader, compute) for k, module in enumerate(modules)]
     needed_bytes = module_bytes(modules)
     require_memory(needed_bytes, "the MTP modules")
-    loader = Loader(needed_bytes)
-    for k, module in enumerate(modules):
-        loader.bind(module, reader, mtp_bindings(module, k))
+    loader = Loader(needed_bytes, kernels=compute.kernels)
+    for module, own in zip(modules, bindings, strict=True):
+        loader.bind(module, reader, own)
     return modules

@@ -13,6 +13,7 @@ import torch
 from mimo_cli.checkpoint.config import AttentionConfig
 from mimo_cli.model.decoder import TextModel
 from mimo_cli.model.mtp import MTPModule
+from mimo_cli.quant.packed import PackedShape
 
 _QKV = ".qkv_proj.weight"
 
@@ -23,7 +24,8 @@ class Binding:
 
     kind "plain": `tensor` is a checkpoint tensor. kind "qkv": `tensor` is the prefix of the attention block
     (`model.layers.3.self_attn`), whose q, k and v, fused or split, become one matrix [all Q; all K; all V] of
-    `attention`'s shape. `shape` and `dtype` are what the parameter must have.
+    `attention`'s shape. `shape` and `dtype` are what the parameter must have; `packed` says how the matrix lies in
+    memory where the layer is to be a PackedLinear (None: as floats).
     """
 
     parameter: str
@@ -32,6 +34,7 @@ class Binding:
     shape: tuple[int, ...]
     dtype: torch.dtype
     attention: AttentionConfig | None = None
+    packed: PackedShape | None = None
 
 
 def text_bindings(model: TextModel) -> Iterator[Binding]:

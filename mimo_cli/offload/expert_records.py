@@ -13,25 +13,27 @@ from mimo_cli.quant.packed import PackedShape
 
 
 class ExpertRecords(Protocol):
-    """Packed experts of every layer, all of one size.
-
-    up_shape      gate and up [I, H] in two streams: the first `up_shape.nbytes` of a record
-    down_shape    down [H, I], the same format: the bytes that follow
-    record_bytes  length of a record, the streams and any padding behind them
-    stored_bytes  what a record costs to fetch: bytes read from the files
-    """
+    """Packed experts of every layer, all of one size."""
 
     @property
-    def up_shape(self) -> PackedShape: ...
+    def up_shape(self) -> PackedShape:
+        """Gate and up [I, H] in two streams: the first `up_shape.nbytes` of a record."""
+        ...
 
     @property
-    def down_shape(self) -> PackedShape: ...
+    def down_shape(self) -> PackedShape:
+        """Down [H, I] in the same format: the `down_shape.nbytes` that follow."""
+        ...
 
     @property
-    def record_bytes(self) -> int: ...
+    def record_bytes(self) -> int:
+        """Length of a record: the streams, and any padding behind them."""
+        ...
 
     @property
-    def stored_bytes(self) -> int: ...
+    def stored_bytes(self) -> int:
+        """What a record costs to fetch: bytes read from the files."""
+        ...
 
     def read(self, layer: int, expert_ids: Sequence[int], slots: Sequence[Tensor]) -> None:
         """Fill a slot for each expert, in whatever order and by as many reads at once as is fast.

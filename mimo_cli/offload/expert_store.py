@@ -1,91 +1,110 @@
-"""ExpertStore: the owner of expert memory. Reads the experts a step needs and keeps some of them, within a budget.
+"""ExpertStore: runs the routed experts of a step on the native kernels, from packed records that it keeps in memory.
 
-Packed experts stay in the mapped shards, which the operating system caches; here live only copies that are ready to
-compute with. What is kept decides the speed, never the answer.
+    router's choice -> ascending list of experts -> waves that fit in memory -> one native call for each wave
+
+Every wave adds its experts to the same float32 sums in ascending order, so neither the budget nor what happens to be
+resident changes a bit of the answer. Letters: N tokens, H hidden size, A experts per token, P = N A pairs.
 """
 
-from collections import OrderedDict
-from functools import partial
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from mimo_cli.checkpoint.config import ModelConfig
-from mimo_cli.checkpoint.names import expert_weight_name
-from mimo_cli.checkpoint.reader import CheckpointReader
-from mimo_cli.quant.experts import ExpertWeights, swiglu_experts
+from mimo_cli.offload.expert_cache import ExpertCache
+from mimo_cli.offload.expert_records import ExpertRecords
+from mimo_cli.quant.kernels import ExpertPairs, Kernels, Precision
+from mimo_cli.quant.linear import refuse_gradients
 
 DEFAULT_RESIDENT_BYTES = 2_000_000_000
-"""Room for 39 experts of MiMo-V2.5 in bfloat16, or for all of a small model."""
+"""Room for 79 experts of MiMo-V2.5 in FP8, or for all of a small model."""
 
 
 class ExpertStore:
-    """Routed experts read on demand; the least recently used leave above `resident_bytes` (None: the default).
+    """Satisfies the network's ExpertSource over packed records; holds as many as fit in `resident_bytes`, at least one.
 
-    `dtype` and `device` are those of the dequantised weights. One expert beyond the budget is alive while it computes.
-    Counters, since the start: `hits` and `misses` count experts, `bytes_read` stored bytes with scales.
+    `native_calls` counts calls of the kernels; the other counters are those of ExpertCache.
     """
 
     def __init__(
         self,
-        reader: CheckpointReader,
-        config: ModelConfig,
-        dtype: torch.dtype,
-        resident_bytes: int | None = None,
-        *,
-        device: torch.device | str = "cpu",
+        records: ExpertRecords,
+        kernels: Kernels,
+        precision: Precision,
+        resident_bytes: int = DEFAULT_RESIDENT_BYTES,
     ) -> None:
-        self.reader = reader
-        self.dtype = dtype
-        self.device = torch.device(device)
-        self.resident_bytes = DEFAULT_RESIDENT_BYTES if resident_bytes is None else resident_bytes
-        self.hits = 0
-        self.misses = 0
-        self.bytes_read = 0
-        up_shape = (config.moe_intermediate_size, config.hidden_size)  # [I, H]
-        self._shapes = {"gate_proj": up_shape, "up_proj": up_shape, "down_proj": up_shape[::-1]}
-        self._expert_bytes = 3 * up_shape[0] * up_shape[1] * dtype.itemsize
-        self._resident: OrderedDict[tuple[int, int], ExpertWeights] = OrderedDict()  # least recently used first
+        self.records = records
+        self.kernels = kernels
+        self.precision: Precision = precision
+        self.resident_bytes = resident_bytes
+        self.native_calls = 0
+        self._cache = ExpertCache(records, resident_bytes)
+        self._one_token = torch.zeros(64, dtype=torch.int32)
+
+    @property
+    def hits(self) -> int:
+        """Experts found in memory."""
+        return self._cache.hits
+
+    @property
+    def misses(self) -> int:
+        """Experts read."""
+        return self._cache.misses
+
+    @property
+    def bytes_read(self) -> int:
+        """Stored bytes of the experts read."""
+        return self._cache.bytes_read
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the experts kept ready now."""
-        return len(self._resident) * self._expert_bytes
+        """Bytes of memory taken for experts."""
+        return self._cache.nbytes
 
     def run(self, layer: int, hidden_states: Tensor, expert_ids: Tensor, expert_weights: Tensor) -> Tensor:
         """Return the weighted sum over each token's experts.
 
         hidden_states [N, H]; expert_ids [N, A] int64; expert_weights [N, A] float32 -> [N, H], dtype of the input.
-        Raises CheckpointError if an expert cannot be read.
+        Raises CheckpointError if an expert cannot be read, MimoError where gradients are asked for.
         """
-        return swiglu_experts(hidden_states, expert_ids, expert_weights, partial(self.expert, layer))
-
-    def expert(self, layer: int, expert_id: int) -> ExpertWeights:
-        """Return gate [I, H], up [I, H] and down [H, I] of one expert, from memory or from its shard."""
-        key = (layer, expert_id)
-        kept = self._resident.get(key)
-        if kept is not None:
-            self.hits += 1
-            self._resident.move_to_end(key)
-            return kept
-        self.misses += 1
-        with torch.inference_mode(False):  # a weight first read under inference mode must serve training too
-            gate, up, down = (self._read(layer, expert_id, projection) for projection in self._shapes)
-        self._keep(key, (gate, up, down))
-        return gate, up, down
+        refuse_gradients(hidden_states)
+        x = hidden_states.float().contiguous()
+        total = torch.zeros(x.shape)
+        down_offset = self.records.up_shape.nbytes
+        for experts, pairs in self._waves(expert_ids, expert_weights):
+            gate_up = self._cache.addresses(layer, experts)
+            down = [address + down_offset for address in gate_up]
+            self.kernels.moe(self.records.up_shape, gate_up, down, pairs, x, total, self.precision)
+            self.native_calls += 1
+        return total.to(hidden_states.dtype)
 
     def clear(self) -> None:
-        """Let all kept experts go; the counters stay."""
-        self._resident.clear()
+        """Let all experts go; the counters stay."""
+        self._cache.clear()
 
-    def _read(self, layer: int, expert_id: int, projection: str) -> Tensor:
-        name = expert_weight_name(layer, expert_id, projection)
-        weight = self.reader.read(name, self.dtype, shape=self._shapes[projection])
-        self.bytes_read += self.reader.stored_bytes(name)
-        return weight.to(self.device)
+    def close(self) -> None:
+        """Let all experts and their files go."""
+        self._cache.clear()
+        self.records.close()
 
-    def _keep(self, key: tuple[int, int], weights: ExpertWeights) -> None:
-        while self._resident and self.nbytes + self._expert_bytes > self.resident_bytes:
-            self._resident.popitem(last=False)
-        if self._expert_bytes <= self.resident_bytes:
-            self._resident[key] = weights
+    def _waves(self, expert_ids: Tensor, expert_weights: Tensor) -> Iterator[tuple[list[int], ExpertPairs]]:
+        """Yield ascending experts that fit in memory together, and the pairs that belong to them."""
+        tokens, active = expert_ids.shape
+        if tokens == 1 and active <= len(self._one_token):  # a decoded token: plain lists are faster than tensors
+            ids = expert_ids[0].tolist()
+            experts = sorted(set(ids))
+            places = torch.tensor([experts.index(expert_id) for expert_id in ids], dtype=torch.int32)
+            token_of = self._one_token[:active]
+        else:
+            unique, inverse = expert_ids.reshape(-1).unique(return_inverse=True)  # ascending
+            experts, places = unique.tolist(), inverse.to(torch.int32)
+            token_of = torch.arange(tokens, dtype=torch.int32).repeat_interleave(active)
+        weights = expert_weights.reshape(-1).contiguous()
+        capacity = self._cache.capacity
+        if len(experts) <= capacity:
+            yield from [(experts, ExpertPairs(token_of, places, weights))] if experts else []
+            return
+        for first in range(0, len(experts), capacity):
+            chosen = (places >= first) & (places < first + capacity)
+            pairs = ExpertPairs(token_of[chosen], places[chosen] - first, weights[chosen])
+            yield experts[first : first + capacity], pairs

@@ -1,6 +1,7 @@
 """One timeline: however it is cut, repeated, interrupted or taken back, the same tokens give the same logits.
 
-Tolerance 1e-4 between ways of cutting a prompt: float32 sums in another order, on logits of up to 20.
+Tolerance 2e-4 between ways of cutting a prompt, on logits of up to 20: attention sums in another order, and the kernels
+keep 16 bits of what comes in, so a last bit of float32 becomes 2e-6 of a product, and 1e-4 of a logit after the layers.
 """
 
 from collections.abc import Iterator
@@ -12,12 +13,12 @@ from mimo_cli.engine.sequence import Sequence
 from mimo_cli.engine.stats import Progress
 from mimo_cli.errors import ContextOverflowError, MimoError, UsageError
 from mimo_cli.media.prompt import Prompt
-from mimo_cli.offload.expert_store import ExpertStore
+from mimo_cli.model.moe import MoE
 from tests.support.engines import fresh, golden_engine, golden_ids, last_logits, media_prompt, miniature_engine, picture
 
 ENGINE = golden_engine()
 IDS = golden_ids(2)  # 400 tokens: past the window of 128
-CLOSE = {"atol": 1e-4, "rtol": 0}
+CLOSE = {"atol": 2e-4, "rtol": 0}
 
 
 def prefilled(ids: tuple[int, ...], max_tokens: int = 512) -> Sequence:
@@ -173,21 +174,21 @@ def test_progress_grows_layer_by_layer_to_the_whole_prompt() -> None:
 
 
 class Interrupter:
-    """Raises KeyboardInterrupt at the n-th expert that is asked for, as Ctrl-C would at any moment."""
+    """Raises KeyboardInterrupt at the n-th layer of experts that is asked for, as Ctrl-C would at any moment."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.left: int | None = None
-        original = ExpertStore.expert
+        original = MoE.forward
 
-        def expert(store: ExpertStore, layer: int, expert_id: int) -> object:
+        def forward(moe: MoE, *inputs: object) -> object:
             if self.left is not None:
                 self.left -= 1
                 if self.left < 0:
                     self.left = None
                     raise KeyboardInterrupt
-            return original(store, layer, expert_id)
+            return original(moe, *inputs)
 
-        monkeypatch.setattr(ExpertStore, "expert", expert)
+        monkeypatch.setattr(MoE, "forward", forward)
 
 
 @pytest.fixture
@@ -195,7 +196,7 @@ def interrupter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Interrupter]:
     yield Interrupter(monkeypatch)
 
 
-@pytest.mark.parametrize("at", [0, 5, 17, 23])
+@pytest.mark.parametrize("at", [0, 1, 3, 5])
 def test_an_interrupted_token_leaves_the_sequence_as_it_was(
     at: int, interrupter: Interrupter, whole: torch.Tensor
 ) -> None:
@@ -210,7 +211,7 @@ def test_an_interrupted_token_leaves_the_sequence_as_it_was(
 
 def test_an_interrupted_prefill_goes_on_at_a_whole_chunk(interrupter: Interrupter, whole: torch.Tensor) -> None:
     sequence = fresh(ENGINE)
-    interrupter.left = 16 * 6 * 3 + 40  # 16 experts in each of six layers for each chunk: in the fourth chunk
+    interrupter.left = 6 * 3 + 2  # six layers of experts for each chunk: in the fourth chunk
     with pytest.raises(KeyboardInterrupt):
         sequence.prefill(Prompt(IDS), 50)
     assert sequence.ids == list(IDS[:150])

@@ -11,7 +11,7 @@ from mimo_cli.checkpoint.index import TensorIndex
 from mimo_cli.checkpoint.names import expert_weight_name
 from mimo_cli.checkpoint.reader import CheckpointReader
 from mimo_cli.errors import CheckpointError
-from mimo_cli.offload.expert_store import DEFAULT_RESIDENT_BYTES, ExpertStore
+from mimo_cli.offload.dequantized_experts import DEFAULT_RESIDENT_BYTES, DequantizedExperts
 from tests.support.checkpoint_files import copy_golden, open_golden
 
 LAYER = 3
@@ -21,9 +21,9 @@ BUDGETS = [0, EXPERT_BYTES - 1, EXPERT_BYTES, 3 * EXPERT_BYTES, None]
 
 def open_store(
     name: str = "text", resident_bytes: int | None = None, dtype: torch.dtype = torch.float32
-) -> ExpertStore:
+) -> DequantizedExperts:
     config, reader = open_golden(name)
-    return ExpertStore(reader, config, dtype, resident_bytes)
+    return DequantizedExperts.of_shards(reader, config, dtype, resident_bytes)
 
 
 def routed(tokens: int, experts: int = 16, active: int = 4, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -34,14 +34,15 @@ def routed(tokens: int, experts: int = 16, active: int = 4, seed: int = 0) -> tu
     return hidden_states, expert_ids, torch.rand(tokens, active, generator=generator)
 
 
-def by_hand(store: ExpertStore, hidden_states: Tensor, expert_ids: Tensor, expert_weights: Tensor) -> Tensor:
+def by_hand(hidden_states: Tensor, expert_ids: Tensor, expert_weights: Tensor) -> Tensor:
     """Run every token alone, in float64, with weights read one by one."""
+    reader = open_golden("text")[1]
     result = torch.zeros_like(hidden_states, dtype=torch.float64)
     for token, (ids, weights) in enumerate(zip(expert_ids.tolist(), expert_weights.tolist(), strict=True)):
         x = hidden_states[token].double()
         for expert_id, weight in zip(ids, weights, strict=True):
             names = [expert_weight_name(LAYER, expert_id, f"{part}_proj") for part in ("gate", "up", "down")]
-            gate, up, down = (store.reader.read(name, torch.float64) for name in names)
+            gate, up, down = (reader.read(name, torch.float64) for name in names)
             result[token] += weight * (down @ (torch.nn.functional.silu(gate @ x) * (up @ x)))
     return result
 
@@ -50,7 +51,7 @@ def by_hand(store: ExpertStore, hidden_states: Tensor, expert_ids: Tensor, exper
 def test_the_sum_is_that_of_the_experts_taken_alone(budget: int | None) -> None:
     store, inputs = open_store(resident_bytes=budget), routed(9)
     # float32 sums of 128 products against float64: 1e-5 relative to outputs of about one.
-    assert torch.allclose(store.run(LAYER, *inputs).double(), by_hand(store, *inputs), atol=1e-5)
+    assert torch.allclose(store.run(LAYER, *inputs).double(), by_hand(*inputs), atol=1e-5)
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
@@ -141,7 +142,7 @@ def test_an_expert_that_is_not_there_is_named() -> None:
 
 def test_an_expert_of_another_shape_is_named() -> None:
     config, reader = open_golden("text")
-    store = ExpertStore(reader, replace(config, moe_intermediate_size=64), torch.float32)
+    store = DequantizedExperts.of_shards(reader, replace(config, moe_intermediate_size=64), torch.float32)
     with pytest.raises(
         CheckpointError, match=r"experts\.0\.gate_proj\.weight.*has shape \[32, 128\], \[64, 128\] expected"
     ):
@@ -155,7 +156,7 @@ def test_one_changed_scale_changes_the_answer(tmp_path: Path) -> None:
     data[info.offset + 2] ^= 0x01
     info.shard.write_bytes(bytes(data))
     config, _ = open_golden("text")
-    damaged = ExpertStore(CheckpointReader(TensorIndex.open(folder)), config, torch.float32)
+    damaged = DequantizedExperts.of_shards(CheckpointReader(TensorIndex.open(folder)), config, torch.float32)
     hidden_states, expert_ids, expert_weights = routed(6)
     expert_ids[0, 0] = 0
     before = open_store().run(LAYER, hidden_states, expert_ids, expert_weights)

@@ -1,0 +1,107 @@
+"""Who computes what: the native kernels where they exist and read a stored format, torch everywhere else.
+
+The choice is made once, at loading; the network does not know it. Whatever is slower or less exact than it could be is
+put into sentences for the user.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+import torch
+from torch import nn
+
+from mimo_cli.checkpoint.config import ModelConfig
+from mimo_cli.checkpoint.reader import CheckpointReader
+from mimo_cli.engine.bind import stored_parts
+from mimo_cli.model.binding import Binding
+from mimo_cli.offload.dequantized_experts import DequantizedExperts
+from mimo_cli.offload.expert_store import ExpertStore
+from mimo_cli.offload.shard_records import open_shard_records
+from mimo_cli.quant.kernels import Kernels, Precision, load_kernels, missing_reason
+from mimo_cli.quant.linear import Linear, PackedLinear, native_precision
+from mimo_cli.quant.pack import packed_shape
+
+Experts: TypeAlias = ExpertStore | DequantizedExperts
+
+PrecisionChoice = Literal["exact", "int8"]
+"""exact: activations as the compute dtype has them. int8: rounded to 8 bits before integer weights; faster, lossy."""
+
+_INTEGER_FORMATS = ("int4", "mxfp4", "int8")
+
+
+@dataclass(frozen=True)
+class Compute:
+    """The native kernels, None where there are none, and the precisions of a load."""
+
+    kernels: Kernels | None
+    dtype: torch.dtype
+    precision: Precision
+
+    @property
+    def name(self) -> str:
+        """What computes, for people: `avx512, 2 threads`."""
+        if self.kernels is None:
+            return "torch"
+        return f"{self.kernels.isa}, {self.kernels.threads} thread{'s' if self.kernels.threads > 1 else ''}"
+
+    def notes(self, experts: Experts) -> tuple[str, ...]:
+        """Say what is slower than it could be."""
+        if self.kernels is None:
+            return (f"computed by torch, which is slower: {missing_reason()}",)
+        if isinstance(experts, DequantizedExperts):
+            return ("experts are dequantized and computed by torch, which is slower: no kernel reads them as stored",)
+        return ()
+
+    def losses(self, experts: Experts) -> tuple[str, ...]:
+        """Say what is less exact than it could be."""
+        integers = isinstance(experts, ExpertStore) and experts.records.up_shape.format in _INTEGER_FORMATS
+        return ("activations rounded to 8 bits before the experts",) if self.precision == "int8" and integers else ()
+
+
+def choose_compute(dtype: torch.dtype, precision: PrecisionChoice = "exact", threads: int | None = None) -> Compute:
+    """Return the kernels of this machine; `threads` None: as many as torch uses."""
+    kernels = load_kernels(threads or torch.get_num_threads())
+    return Compute(kernels, dtype, "int8" if precision == "int8" else native_precision(dtype))
+
+
+def open_experts(reader: CheckpointReader, config: ModelConfig, compute: Compute, resident_bytes: int) -> Experts:
+    """Return the routed experts of a checkpoint, on the kernels if they read its format."""
+    records = open_shard_records(reader, config, compute.kernels, compute.dtype) if compute.kernels else None
+    if compute.kernels is None or records is None:
+        return DequantizedExperts.of_shards(reader, config, compute.dtype, resident_bytes)
+    return ExpertStore(records, compute.kernels, compute.precision, resident_bytes)
+
+
+def pack_linears(
+    module: nn.Module, bindings: Iterable[Binding], reader: CheckpointReader, compute: Compute
+) -> list[Binding]:
+    """Replace the Linear layers of an empty module by PackedLinear, still empty, where their stored weights allow it.
+
+    Returns the bindings of the changed module. A weight that fills several parameters stays one float matrix.
+    """
+    bindings = list(bindings)
+    if compute.kernels is None:
+        return bindings
+    sources = [binding.tensor for binding in bindings]
+    return [
+        _packed(module, binding, reader, compute.kernels, compute.precision)
+        if sources.count(binding.tensor) == 1
+        else binding
+        for binding in bindings
+    ]
+
+
+def _packed(
+    module: nn.Module, binding: Binding, reader: CheckpointReader, kernels: Kernels, precision: Precision
+) -> Binding:
+    path, _, name = binding.parameter.rpartition(".")
+    layer = module.get_submodule(path)
+    if name != "weight" or type(layer) is not Linear or layer.bias is not None:
+        return binding
+    shape = packed_shape(stored_parts(reader, binding), binding.dtype)
+    if shape is None or (shape.rows, shape.cols) != binding.shape:  # another shape is reported when it is read
+        return binding
+    empty = torch.empty(shape.nbytes, dtype=torch.uint8, device="meta")
+    module.set_submodule(path, PackedLinear(kernels, shape, empty, precision))
+    return replace(binding, parameter=f"{path}.data", packed=shape)

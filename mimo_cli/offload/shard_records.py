@@ -1,0 +1,80 @@
+"""ShardRecords: packed experts made on demand from the shards of a checkpoint, as released.
+
+An expert's three matrices are gathered from the mapped shards and rearranged into one record, without loss.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mimo_cli.checkpoint.config import ModelConfig
+from mimo_cli.checkpoint.names import expert_weight_name
+from mimo_cli.checkpoint.reader import CheckpointReader
+from mimo_cli.errors import CheckpointError
+from mimo_cli.quant.kernels import Kernels
+from mimo_cli.quant.pack import pack, packed_shape
+from mimo_cli.quant.packed import PackedShape
+
+PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
+
+
+class ShardRecords:
+    """Satisfies ExpertRecords. Made by `open_shard_records`; shapes are those of the first expert, all must agree."""
+
+    def __init__(
+        self, reader: CheckpointReader, kernels: Kernels, dtype: torch.dtype, up: PackedShape, down: PackedShape
+    ) -> None:
+        self.up_shape = up
+        self.down_shape = down
+        self.record_bytes = up.nbytes + down.nbytes
+        self.stored_bytes = 0
+        self._reader = reader
+        self._kernels = kernels
+        self._dtype = dtype
+
+    def read(self, layer: int, expert_ids: Sequence[int], slots: Sequence[Tensor]) -> None:
+        """Pack some experts of a layer. Raises CheckpointError naming a tensor that is missing, damaged or other."""
+        for expert_id, slot in zip(expert_ids, slots, strict=True):
+            self._pack(layer, expert_id, slot)
+
+    def close(self) -> None:
+        """Nothing to give back: the shards belong to the reader."""
+
+    def _pack(self, layer: int, expert_id: int, record: Tensor) -> None:
+        gate_up, down = record.split([self.up_shape.nbytes, self.down_shape.nbytes])
+        streams = ((self.up_shape, gate_up, 0), (self.up_shape, gate_up, 1), (self.down_shape, down, 0))
+        for projection, (shape, data, stream) in zip(PROJECTIONS, streams, strict=True):
+            stored = self._reader.stored(expert_weight_name(layer, expert_id, projection))
+            if packed_shape([stored], self._dtype, shape.streams) != shape:
+                raise CheckpointError(
+                    f"{stored.source} is stored as {stored.kind} {list(stored.shape)}, "
+                    f"{shape.format} {[shape.rows, shape.cols]} expected like the first expert's",
+                    hint="config.json and the shards belong to different models",
+                )
+            pack(self._kernels, shape, [stored], data, stream)
+
+
+def open_shard_records(
+    reader: CheckpointReader, config: ModelConfig, kernels: Kernels, dtype: torch.dtype
+) -> ShardRecords | None:
+    """Return the experts of a checkpoint as records; None where they cannot be packed, or are not as config.json says.
+
+    Looks at the first expert. Raises CheckpointError if that is missing.
+    """
+    layer = next(iter(config.moe_layers), None)
+    if layer is None:
+        return None
+    names = [expert_weight_name(layer, 0, projection) for projection in PROJECTIONS]
+    gate, up, down = ([reader.stored(name)] for name in names)
+    up_shape = packed_shape(up, dtype, streams=2)
+    down_shape = packed_shape(down, dtype)
+    if up_shape is None or down_shape is None or packed_shape(gate, dtype, streams=2) != up_shape:
+        return None
+    width, hidden = config.moe_intermediate_size, config.hidden_size
+    expected = (width, hidden), (hidden, width), down_shape.format
+    if ((up_shape.rows, up_shape.cols), (down_shape.rows, down_shape.cols), up_shape.format) != expected:
+        return None
+    records = ShardRecords(reader, kernels, dtype, up_shape, down_shape)
+    records.stored_bytes = sum(reader.stored_bytes(name) for name in names)
+    return records
