@@ -200,7 +200,7 @@ class CheckpointReader:
 
 
 def _map_file(path: Path, expected_bytes: int) -> tuple[Tensor, mmap.mmap]:
-    """Map a file read-only: its bytes and their owner. Raises CheckpointError if it is not as long as its header said."""
+    """Map a file read-only: its bytes and their owner. Raises CheckpointError if not as long as its header said."""
     try:
         with path.open("rb") as file:
             view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -151,15 +151,14 @@ def _run(
     terminal: Terminal, plan: "StorePlan", destination: Path, jobs: int | None, finished: "StoreManifest | None"
 ) -> dict[str, Any]:
     """Convert, unless that is done already; returns the facts of it."""
-    from mimo_cli.quant.kernels import missing_reason
-    from mimo_cli.store.convert import convert
+    from mimo_cli.store.convert import convert, slowness
 
     if finished is not None:
         terminal.note(f"mimo: `{destination}` is finished already")
         return {"kept_files": list(finished.files), "seconds": 0.0}
     _refuse_full_disk(plan, destination)
-    if missing_reason():
-        terminal.warn(f"{missing_reason()}; codes are chosen with torch, many times slower")
+    if slowness():
+        terminal.warn(f"{slowness()}; codes are chosen with torch, many times slower")
     started_s = time.perf_counter()
     with Stage(terminal, "converting", "bytes") as stage:
         report = convert(plan, destination, jobs=jobs, on_progress=stage.update)

@@ -23,6 +23,7 @@ from mimo_cli.checkpoint.names import FP8_SCALE, MXFP4_SCALE, expert_weight_name
 from mimo_cli.checkpoint.reader import CheckpointReader
 from mimo_cli.checkpoint.shard_writer import ShardWriter, disk_error
 from mimo_cli.errors import CapacityError, MimoError, UsageError
+from mimo_cli.quant.kernels import missing_reason
 from mimo_cli.quant.packed import BLOCK_ROWS, PackedShape
 from mimo_cli.quant.stored import StoredMatrix
 from mimo_cli.store.encode import Error, pack_matrices
@@ -73,6 +74,11 @@ def default_jobs() -> int:
     """Return how many experts are packed at a time."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores, _MOST_JOBS))
+
+
+def slowness() -> str | None:
+    """Say why conversion is slow on this machine; None where the native kernels do it."""
+    return missing_reason()
 
 
 class _Conversion:

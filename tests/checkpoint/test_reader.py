@@ -78,6 +78,14 @@ def test_tensors_outlive_the_reader() -> None:
     assert torch.equal(raw, copy) and torch.equal(reader.read("model.norm.weight", torch.bfloat16), copy)
 
 
+def test_released_pages_come_back_when_they_are_read_again() -> None:
+    _, reader = open_golden("text")
+    reader.release(UP_PROJ)  # nothing is mapped yet
+    before = reader.raw(UP_PROJ).view(torch.uint8).clone()
+    reader.release(UP_PROJ)
+    assert torch.equal(reader.raw(UP_PROJ).view(torch.uint8), before)
+
+
 def test_an_unexpected_shape_names_tensor_shard_expected_and_found() -> None:
     _, reader = open_golden("text")
     message = (
