@@ -11,12 +11,11 @@ from itertools import islice
 from pathlib import Path
 
 from mimo_cli.errors import MediaError
-from mimo_cli.media.audio_container import has_sound_track
 from mimo_cli.media.audio_decode import open_stream
 from mimo_cli.media.audio_file import RawFormat
 from mimo_cli.media.mel import Mel, MelOptions, MelStream, segment_rows
 from mimo_cli.media.resample import Resampler, resampled_length
-from mimo_cli.media.samples import Samples, SoundCheck, SoundStream, check_samples, mix_down
+from mimo_cli.media.samples import NoSoundError, Samples, SoundCheck, SoundStream, check_samples, mix_down
 from mimo_cli.media.source import Source, settle, source_name
 from mimo_cli.media.types import AudioInput
 
@@ -107,8 +106,11 @@ def open_audio(source: Source, options: AudioOptions | None = None, *, name: str
 def open_sound_track(
     source: Source, options: AudioOptions | None = None, *, name: str | None = None
 ) -> AudioInput | None:
-    """Open the sound track of a film, None if it has none; raises MediaError if it has one that cannot be decoded."""
-    return open_audio(source, options, name=name) if has_sound_track(source) else None
+    """Open the sound track of a film, None if it has none or an empty one; raises MediaError if it is damaged."""
+    try:
+        return open_audio(source, options, name=name)
+    except NoSoundError:
+        return None
 
 
 def input_from_samples(samples: Samples, source: str, options: AudioOptions) -> AudioInput:
@@ -139,5 +141,5 @@ def _scan(stream: SoundStream) -> tuple[int, tuple[str, ...]]:
         check.add(block, mono)
         done += len(mono)
     if done == 0:
-        raise MediaError(f"{stream.name} holds no sound (0 samples)")
+        raise NoSoundError(f"{stream.name} holds no sound (0 samples)")
     return (done if stream.num_frames is None else stream.num_frames), check.notes()

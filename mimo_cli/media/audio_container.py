@@ -12,7 +12,7 @@ import av
 import numpy as np
 
 from mimo_cli.errors import MediaError
-from mimo_cli.media.samples import Samples, SoundStream, to_float
+from mimo_cli.media.samples import NoSoundError, Samples, SoundStream, to_float
 from mimo_cli.media.source import Source, local_path, read_head
 
 BLOCK_FRAMES = 1 << 16
@@ -25,19 +25,11 @@ _ESTIMATED_DURATION = frozenset({"aac", "amr", "amrnb", "amrwb", "mpegts", "mpeg
 """Formats whose duration FFmpeg guesses from the bit rate, or that may be cut anywhere. MP3: unless it has a tag."""
 
 
-def has_sound_track(source: Source) -> bool:
-    """Tell whether FFmpeg finds a sound track; False as well where it cannot open the file."""
-    try:
-        with _open(source) as container:
-            return bool(container.streams.audio)
-    except (av.FFmpegError, OSError, ValueError):
-        return False
-
-
 def open_container(source: Source, name: str, reason: str = "") -> SoundStream:
     """Decode the first frame of the first sound track, which tells rate and channels.
 
-    `reason` is what another decoder said before. Raises MediaError without a track or a frame that can be decoded.
+    `reason` is what another decoder said before. Raises NoSoundError without a track or without a frame in it, else
+    MediaError where it cannot be decoded.
     """
     try:
         with _open(source) as container:
@@ -51,7 +43,7 @@ def open_container(source: Source, name: str, reason: str = "") -> SoundStream:
             hint="if it plays elsewhere, convert it with `ffmpeg -i IN OUT.wav`; if not, copy or download it again",
         ) from err
     if frame is None:
-        raise MediaError(f"{name} holds no sound: its track has 0 samples")
+        raise NoSoundError(f"{name} holds no sound: its track has 0 samples")
     return SoundStream(
         name, frame.sample_rate, len(frame.layout.channels), None, may_be_nan, partial(_read_blocks, source, name)
     )
@@ -61,12 +53,13 @@ def _first_track(container: "av.container.InputContainer", name: str) -> av.Audi
     if container.streams.audio:
         return container.streams.audio[0]
     if container.streams.video:
-        raise MediaError(f"{name} has no sound track", hint="give another file, or its pictures with --video")
+        raise NoSoundError(f"{name} has no sound track", hint="give another file, or its pictures with --video")
     raise MediaError(f"{name} holds neither sound nor pictures", hint="it may be incomplete; copy or download it again")
 
 
 def _open(source: Source) -> "av.container.InputContainer":
-    return av.open(io.BytesIO(source) if isinstance(source, bytes) else local_path(source), metadata_errors="ignore")
+    file = io.BytesIO(source) if isinstance(source, bytes) else local_path(source)
+    return av.open(file, mode="r", metadata_errors="ignore")
 
 
 def _read_blocks(source: Source, name: str) -> Iterator[Samples]:

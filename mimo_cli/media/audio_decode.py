@@ -8,7 +8,7 @@ from mimo_cli.errors import MediaError
 from mimo_cli.media.audio_container import open_container
 from mimo_cli.media.audio_file import RawFormat, open_sound_file
 from mimo_cli.media.resample import MAX_RATE_HZ
-from mimo_cli.media.samples import SoundStream
+from mimo_cli.media.samples import NoSoundError, SoundStream
 from mimo_cli.media.sniff import AUDIO_FORMATS, HEAD_BYTES, MIXED_FORMATS, VIDEO_FORMATS, identify
 from mimo_cli.media.source import Source, read_head
 
@@ -30,7 +30,7 @@ def open_stream(source: Source, name: str, raw: RawFormat | None = None) -> Soun
     if not 1 <= stream.rate <= MAX_RATE_HZ:
         raise MediaError(f"{name} has a sample rate of {stream.rate} Hz, 1 to {MAX_RATE_HZ} expected", hint=_CONVERT)
     if stream.num_frames == 0:
-        raise MediaError(f"{name} holds no sound (0 samples)")
+        raise NoSoundError(f"{name} holds no sound (0 samples)")
     return stream
 
 

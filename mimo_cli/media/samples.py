@@ -14,6 +14,11 @@ from mimo_cli.errors import MediaError
 
 Samples = NDArray[np.float32]
 
+
+class NoSoundError(MediaError):
+    """There is no sound track, or it holds no sample."""
+
+
 _CLIPPED_SHARE = 0.01
 _FULL_SCALE = 0.999
 _SILENT_POWER = 1e-10

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mimo_cli.errors import MediaError
-from mimo_cli.media.audio import AudioOptions, open_audio
+from mimo_cli.media.audio import AudioOptions, open_sound_track
 from mimo_cli.media.film import Film, open_film, read_frames
 from mimo_cli.media.options import VideoOptions
 from mimo_cli.media.patches import frames_to_patches, grid_of
@@ -48,7 +48,7 @@ def open_video(
         grid = _grid(film.size_px[1], film.size_px[0], len(indices), options)
     except MediaError as err:
         raise MediaError(f"{name}: {err}", hint=err.hint) from err
-    audio = open_audio(source, audio_options, name=name) if options.use_audio and film.has_sound else None
+    audio = open_sound_track(source, audio_options, name=name) if options.use_audio and film.has_sound else None
     step_frames = options.pixels.temporal_patch_size
     times = frame_times_s(indices, film.rate_fps)
     return VideoInput(

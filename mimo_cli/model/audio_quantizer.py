@@ -32,10 +32,6 @@ class _Stage(nn.Module):
         super().__init__()
         self._codebook = _CodeBook(size, dim)
 
-    @property
-    def embed(self) -> Tensor:
-        return self._codebook.embed
-
 
 class _Stages(nn.Module):
     def __init__(self, sizes: tuple[int, ...], dim: int) -> None:
@@ -53,7 +49,7 @@ class ResidualQuantizer(nn.Module):
 
     def code_book(self, stage: int) -> Tensor:
         """Return a stage's code words, float32 [size, dim], rounded where that is asked for."""
-        embed: Tensor = self.vq.layers[stage].embed.float()
+        embed = self.get_parameter(f"vq.layers.{stage}._codebook.embed").float()
         return embed.to(torch.bfloat16).float() if self.rounded else embed
 
     @torch.no_grad()

@@ -17,9 +17,6 @@ from mimo_cli.errors import MediaError
 from mimo_cli.model.audio_attention import band_attention, rotary_tables, rotate
 from mimo_cli.model.audio_quantizer import ResidualQuantizer
 
-SEGMENT_FRAMES = 6000
-"""Mel rows of a piece in every published release; `audio_segment_size` of config.json says it for a checkpoint."""
-
 
 def gelu(states: Tensor) -> Tensor:
     """Exact GELU, evaluated in float32 whatever the dtype: large negative inputs lose 9 % in bfloat16."""
@@ -88,14 +85,14 @@ class AudioTokenizer(nn.Module):
         self.down_sample_norm = nn.LayerNorm(d)
         self.quantizer = ResidualQuantizer(config.codebook_size, d, rounded=rounded_tables)
 
-    def codes(self, mel: Tensor, segment_frames: int = SEGMENT_FRAMES) -> Tensor:
-        """Encode the mel rows [T, n_mels] of one clip to codes [ceil(T/4), num_quantizers] int64.
-
-        Clips longer than `segment_frames` are encoded in pieces of that length, one at a time, and their codes joined.
+    def codes(self, mel: Tensor, segment_frames: int | None = None) -> Tensor:
+        """Encode mel rows [T, n_mels] to codes [ceil(T/4), num_quantizers] int64: one piece, or a whole clip, which is
+        encoded in pieces of `segment_frames` (the checkpoint's `audio_segment_size`), one at a time.
         """
         self._check(mel)
         with torch.no_grad():
-            return torch.cat([self.quantize(self.features(piece)) for piece in mel.split(segment_frames)])
+            pieces = mel.split(segment_frames or len(mel))
+            return torch.cat([self.quantize(self.features(piece)) for piece in pieces])
 
     def features(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Encode the mel rows [T, n_mels] of one piece to the quantizer's input [K, d]. Differentiable.

@@ -146,6 +146,9 @@ def test_the_sound_track_of_a_film_is_a_recording_and_its_absence_none():
     film = encode_container(voice(2.0), 24_000, "mp4", "aac", picture=True)
     assert open_sound_track(film).num_tokens == open_audio(film).num_tokens
     assert open_sound_track(film_without_sound()) is None
+    assert open_sound_track(encode_container(voice(0.0), 24_000, "matroska", "pcm_s16le", picture=True)) is None
+    with pytest.raises(MediaError):
+        open_sound_track(film[: len(film) * 2 // 3])
 
 
 def test_channels_are_averaged():
