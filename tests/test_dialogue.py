@@ -188,17 +188,17 @@ def test_tool_calls_come_whole(says: Any) -> None:
 
 def test_reasoning_that_repeats_itself_is_ended_and_told(says: Any) -> None:
     block = "we should look at it once more and then once again, because "
-    says("<think>" + block * 5 + "</think>Done.")
+    says("<think>" + block * 8 + "</think>Done.")
     answer = dialogue().answer()
     events = list(answer)
     notices = [event.text for event in events if isinstance(event, Notice)]
     assert notices == ["the reasoning repeated itself and was ended"]
-    count = len(MODEL.tokenizer.encode(block * 5, added_tokens=False))
+    count = len(MODEL.tokenizer.encode(block * 8, added_tokens=False))
     assert answer.reasoning_tokens < count
 
 
 def test_an_answer_that_repeats_itself_is_told_once_unless_nobody_asks(says: Any) -> None:
-    text = "and the same again, word for word, as it was said before and before, " * 4
+    text = "and the same again, word for word, as it was said before and before, " * 8
     says(text)
     notices = [event for event in dialogue().answer() if isinstance(event, Notice)]
     assert [notice.text for notice in notices] == ["the answer repeats itself"]
