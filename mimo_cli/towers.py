@@ -81,8 +81,9 @@ class Audio:
         return log_mel(check_waveform(_numpy(waveform), self.mel_options.sampling_rate), self.mel_options)
 
     def codes(self, mel: Array) -> torch.Tensor:
-        """Return the codes [ceil(T/4), channels] int64 of a log-mel spectrogram [T, 128], segment by segment."""
-        return self.tokenizer.codes(torch.as_tensor(mel), self.segment_frames)
+        """Return the codes [ceil(T/4), audio_channels] int64 of a log-mel spectrogram [T, 128], segment by segment."""
+        codes = self.tokenizer.codes(torch.as_tensor(mel), self.segment_frames)
+        return codes[:, : self.encoder.config.audio_channels]
 
     def encode(self, waveform: Array, rate: int) -> torch.Tensor:
         """Return the rows [tokens, out_hidden_size] of a recording at any rate."""
