@@ -18,6 +18,7 @@ from mimo_cli.checkpoint.names import (
     FP8_SCALE,
     MTP_PREFIX,
     MXFP4_SCALE,
+    PACKED_SUFFIX,
     VISION_PREFIX,
     NamedWeight,
     audio_tokenizer_weights,
@@ -69,15 +70,23 @@ class Contents:
         return sum(part.size_bytes for part in self.parts)
 
 
-def check_tensors(config: ModelConfig, index: TensorIndex) -> Contents:
+PackedWeights = Mapping[str, tuple[str, int]]
+"""Weights that a packed store holds in another form: official name -> format and bytes."""
+
+
+def check_tensors(config: ModelConfig, index: TensorIndex, packed: PackedWeights | None = None) -> Contents:
     """Survey a checkpoint and raise CheckpointError if any tensor is missing, left over or not of its shape."""
-    contents = survey_tensors(config, index)
+    contents = survey_tensors(config, index, packed)
     refuse_problems(contents.problems, index.folder)
     return contents
 
 
-def survey_tensors(config: ModelConfig, index: TensorIndex) -> Contents:
-    """Compare every tensor's name and shape with the configuration. Reads headers only and raises nothing for them."""
+def survey_tensors(config: ModelConfig, index: TensorIndex, packed: PackedWeights | None = None) -> Contents:
+    """Compare every tensor's name and shape with the configuration. Reads headers only and raises nothing for them.
+
+    What `packed` names need not be in the index.
+    """
+    packed = packed or {}
     num_mtp = count_mtp_modules(index)
     has_vision = bool(config.vision and index.with_prefix(VISION_PREFIX))
     has_audio = bool(config.audio and any(index.with_prefix(prefix) for prefix in AUDIO_PREFIXES))
@@ -91,9 +100,11 @@ def survey_tensors(config: ModelConfig, index: TensorIndex) -> Contents:
     parts, problems = [], []
     for name, weights in expected.items():
         if weights:
-            parts.append(_part(name, weights, index))
-            problems += find_problems(weights, index, config)
-    problems += find_left_over((weight for weights in expected.values() for weight in weights), index, config)
+            parts.append(_part(name, weights, index, packed))
+            problems += find_problems([weight for weight in weights if weight.name not in packed], index, config)
+    known = [weight for weights in expected.values() for weight in weights]
+    known += [NamedWeight(name + PACKED_SUFFIX, ()) for name in packed]
+    problems += find_left_over(known, index, config)
     if has_audio and config.audio:
         part, found = _survey_audio_tokenizer(config.audio, index.folder / AUDIO_TOKENIZER_FOLDER)
         parts += [part] if part else []
@@ -108,9 +119,14 @@ def count_mtp_modules(index: TensorIndex) -> int:
     return len({name.removeprefix(MTP_PREFIX).split(".")[0] for name in index.with_prefix(MTP_PREFIX)})
 
 
-def _part(name: str, weights: Iterable[NamedWeight], index: TensorIndex) -> Part:
+def _part(name: str, weights: Iterable[NamedWeight], index: TensorIndex, packed: PackedWeights) -> Part:
     tensors, parameters, sizes = 0, 0, Counter[str]()
     for weight in weights:
+        if weight.name in packed:
+            kind, size_bytes = packed[weight.name]
+            tensors, parameters = tensors + 1, parameters + torch.Size(weight.shape).numel()
+            sizes[kind] += size_bytes
+            continue
         if weight.name not in index:
             continue
         stored = [n for n in (weight.name, weight.name + FP8_SCALE, weight.name + MXFP4_SCALE) if n in index]
@@ -135,4 +151,4 @@ def _survey_audio_tokenizer(audio: AudioConfig, folder: Path) -> tuple[Part | No
     if config.num_quantizers < audio.audio_channels:
         expected, found = f"code books for {audio.audio_channels} channels", f"{config.num_quantizers}"
         problems.append(Problem("encoder.quantizer", expected, found, AUDIO_TOKENIZER_FOLDER))
-    return _part("audio tokenizer", weights, index), problems
+    return _part("audio tokenizer", weights, index, {}), problems

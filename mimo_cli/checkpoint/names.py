@@ -17,6 +17,9 @@ Role = Literal["plain", "linear", "qkv", "expert", "router", "float32"]
 """plain: never quantised. linear: quantised to blocks. qkv: the fused projection, or its three parts (`part`).
 expert: a matrix of a routed expert. router: the router's weight. float32: kept in float32 (bias, code book)."""
 
+PACKED_SUFFIX = ".packed"
+"""What is added to a weight's name where a packed store holds it in the layout of the kernels."""
+
 FP8_SCALE, MXFP4_SCALE = "_scale_inv", "_scale"
 """What is added to a weight's name to name its scales; which of the two exists tells how the weight is stored."""
 

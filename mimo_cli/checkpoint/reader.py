@@ -7,6 +7,7 @@ block FP8 if `X.weight_scale_inv` is there, MXFP4 if `X.weight_scale` is, plain 
 import mmap
 import threading
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from mimo_cli.checkpoint.config import AttentionConfig, ModelConfig
 from mimo_cli.checkpoint.index import TensorIndex
-from mimo_cli.checkpoint.names import FP8_SCALE, MXFP4_SCALE
+from mimo_cli.checkpoint.names import FP8_SCALE, MXFP4_SCALE, PACKED_SUFFIX
 from mimo_cli.checkpoint.qkv_layout import (
     CHUNKS_HINT,
     QkvChunks,
@@ -26,6 +27,7 @@ from mimo_cli.checkpoint.qkv_layout import (
 )
 from mimo_cli.errors import CheckpointError
 from mimo_cli.quant.fp8 import DEFAULT_BLOCK, chunked_row_blocks
+from mimo_cli.quant.packed import PackedShape
 from mimo_cli.quant.stored import DAMAGED_HINT, StoredMatrix
 from mimo_cli.units import format_bytes
 
@@ -40,17 +42,24 @@ class CheckpointReader:
     """Tensors of an index by name, as stored or as floats.
 
     `config` gives the block size and what is needed to find the number of qkv chunks where the index file does not
-    state it; `qkv_chunks` overrides that number. `notes` collects what had to be assumed, in sentences for the user.
+    state it; `qkv_chunks` overrides that number. `packed` has the weights of a packed store by
+    their official names. `notes` collects what had to be assumed, in sentences for the user.
     """
 
     def __init__(
-        self, index: TensorIndex, config: ModelConfig | None = None, *, qkv_chunks: QkvChunks | None = None
+        self,
+        index: TensorIndex,
+        config: ModelConfig | None = None,
+        *,
+        qkv_chunks: QkvChunks | None = None,
+        packed: Mapping[str, PackedShape] | None = None,
     ) -> None:
         self.index = index
         self.notes: list[str] = []
         self._config = config
         self._block = config.weight_block_size if config else DEFAULT_BLOCK
         self._qkv_chunks = qkv_chunks
+        self._packed = packed or {}
         self._layout: QkvLayout | None = None
         self._maps: dict[Path, Tensor] = {}
         self._views: dict[Path, mmap.mmap] = {}
@@ -103,6 +112,8 @@ class CheckpointReader:
 
         Raises CheckpointError if it is missing or its dtype does not go with its scales.
         """
+        if name in self._packed:
+            return self._stored_packed(name, self._packed[name])
         weight, source = self.raw(name), f"tensor `{name}` in `{self.index[name].shard.name}`"
         for suffix, (kind, dtype, title) in _QUANTISED.items():
             if name + suffix not in self.index:
@@ -115,8 +126,18 @@ class CheckpointReader:
             return StoredMatrix(kind, weight, self.raw(name + suffix), self._block, row_blocks, row_order, source)
         return StoredMatrix("plain", weight, row_order=row_order, source=source)
 
+    def _stored_packed(self, name: str, shape: PackedShape) -> StoredMatrix:
+        data, source = self.raw(name + PACKED_SUFFIX), f"tensor `{name}{PACKED_SUFFIX}`"
+        if data.dtype != torch.uint8 or tuple(data.shape) != (shape.nbytes,):
+            raise CheckpointError(
+                f"{source}: {shape.nbytes:,} bytes expected, {data.dtype} {list(data.shape)} found", hint=DAMAGED_HINT
+            )
+        return StoredMatrix("packed", data, source=source, packed=shape)
+
     def stored_bytes(self, name: str) -> int:
         """Return the bytes that a tensor and its scales take in the shards."""
+        if name in self._packed:
+            return self._packed[name].nbytes
         scales = (f"{name}{suffix}" for suffix in (FP8_SCALE, MXFP4_SCALE))
         return self.index[name].size_bytes + sum(self.index[s].size_bytes for s in scales if s in self.index)
 
@@ -132,6 +153,8 @@ class CheckpointReader:
     def stored_qkv(self, prefix: str, attention: AttentionConfig) -> list[StoredMatrix]:
         """Return the parts of `qkv` as stored, one above the other: one if they are fused, else q, k and v."""
         fused = f"{prefix}.qkv_proj.weight"
+        if fused in self._packed:
+            return [self.stored(fused)]
         if fused in self.index:
             return [self._stored_fused(fused, attention)]
         parts = []

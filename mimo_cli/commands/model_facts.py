@@ -6,10 +6,10 @@ from typing import Any
 from mimo_cli.chat.template import RELEASE_SHA256, ChatTemplate
 from mimo_cli.chat.tokenizer import Tokenizer
 from mimo_cli.checkpoint.config import AttentionConfig, ModelConfig
-from mimo_cli.checkpoint.contents import Contents, survey_tensors
-from mimo_cli.checkpoint.index import TensorIndex
+from mimo_cli.checkpoint.contents import Contents
 from mimo_cli.commands.model_choice import CONFIG_FILE, ModelChoice
 from mimo_cli.errors import CheckpointError
+from mimo_cli.store.opened import open_model
 from mimo_cli.units import format_bytes, format_count
 
 _MAX_PROBLEMS = 20
@@ -18,8 +18,8 @@ _MAX_PROBLEMS = 20
 def model_facts(choice: ModelChoice) -> dict[str, Any]:
     """Return the facts of a model. Raises CheckpointError where config.json or the shards cannot be read at all."""
     config = ModelConfig.from_file(choice.folder / CONFIG_FILE)
-    index = TensorIndex.open(choice.folder)
-    contents = survey_tensors(config, index)
+    opened = open_model(choice.folder, config)
+    index, contents = opened.index, opened.contents
     return {
         "schema": 1,
         "model": {"name": choice.name, "folder": str(choice.folder), "notice": choice.notice},
@@ -27,7 +27,7 @@ def model_facts(choice: ModelChoice) -> dict[str, Any]:
         "network": _network(config, contents),
         "storage": {
             "size_bytes": contents.size_bytes,
-            "shards": len({index[name].shard for name in index}),
+            "shards": len({index[name].shard for name in index}) + opened.record_files,
             "tensors": len(index),
             "parts": [
                 {
@@ -42,7 +42,7 @@ def model_facts(choice: ModelChoice) -> dict[str, Any]:
         },
         "tokenizer": _tokenizer(choice.folder),
         "template": _template(choice.folder),
-        "notes": list(contents.notes),
+        "notes": [*contents.notes, *(f"lossy: {loss}" for loss in opened.losses)],
         "problems": [str(problem) for problem in contents.problems[:_MAX_PROBLEMS]],
         "num_problems": len(contents.problems),
     }

@@ -16,6 +16,7 @@ from mimo_cli.checkpoint.reader import CheckpointReader
 from mimo_cli.engine.bind import stored_parts
 from mimo_cli.model.binding import Binding
 from mimo_cli.offload.dequantized_experts import DequantizedExperts
+from mimo_cli.offload.expert_records import ExpertRecords
 from mimo_cli.offload.expert_store import ExpertStore
 from mimo_cli.offload.shard_records import open_shard_records
 from mimo_cli.quant.kernels import Kernels, Precision, load_kernels, missing_reason
@@ -65,9 +66,22 @@ def choose_compute(dtype: torch.dtype, precision: PrecisionChoice = "exact", thr
     return Compute(kernels, dtype, "int8" if precision == "int8" else native_precision(dtype))
 
 
-def open_experts(reader: CheckpointReader, config: ModelConfig, compute: Compute, resident_bytes: int) -> Experts:
-    """Return the routed experts of a checkpoint, on the kernels if they read its format."""
-    records = open_shard_records(reader, config, compute.kernels, compute.dtype) if compute.kernels else None
+def open_experts(
+    reader: CheckpointReader,
+    config: ModelConfig,
+    compute: Compute,
+    resident_bytes: int,
+    stored: ExpertRecords | None = None,
+) -> Experts:
+    """Return the routed experts: records `stored` by a packed store, or those of a checkpoint's shards.
+
+    They are computed by the kernels if these read the format.
+    """
+    if stored is not None and compute.kernels is None:
+        return DequantizedExperts.of_records(stored, compute.dtype, resident_bytes)
+    records = stored or (
+        open_shard_records(reader, config, compute.kernels, compute.dtype) if compute.kernels else None
+    )
     if compute.kernels is None or records is None:
         return DequantizedExperts.of_shards(reader, config, compute.dtype, resident_bytes)
     return ExpertStore(records, compute.kernels, compute.precision, resident_bytes)

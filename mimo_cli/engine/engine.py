@@ -36,6 +36,7 @@ class Engine:
     """A loaded model and what its checkpoint holds.
 
     Made by load.load_engine; a context manager. `load_mtp` reads the MTP modules when they are first used.
+    `stored_losses` is what the making of a packed store did not keep.
     """
 
     folder: Path
@@ -47,6 +48,7 @@ class Engine:
     experts: Experts
     media: MediaEncoder
     load_mtp: Callable[[], list[MTPModule]]
+    stored_losses: tuple[str, ...] = ()
 
     @cached_property
     def mtp(self) -> list[MTPModule]:
@@ -70,8 +72,8 @@ class Engine:
 
     @property
     def losses(self) -> tuple[str, ...]:
-        """Sentences for the user: what was chosen that is less exact than the stored weights (nothing by default)."""
-        return self.compute.losses(self.experts)
+        """Sentences for the user: what is less exact than the release's weights (nothing, unless it was chosen)."""
+        return (*self.stored_losses, *self.compute.losses(self.experts))
 
     @property
     def has_vision(self) -> bool:

@@ -12,8 +12,6 @@ from typing import Literal
 import torch
 
 from mimo_cli.checkpoint.config import ModelConfig
-from mimo_cli.checkpoint.contents import check_tensors
-from mimo_cli.checkpoint.index import TensorIndex
 from mimo_cli.checkpoint.names import text_weights
 from mimo_cli.checkpoint.qkv_layout import QkvChunks
 from mimo_cli.checkpoint.reader import CheckpointReader
@@ -36,6 +34,7 @@ from mimo_cli.model.decoder import TextModel
 from mimo_cli.model.mtp import MTPModule
 from mimo_cli.model.vision import VisionTower
 from mimo_cli.offload.expert_store import DEFAULT_RESIDENT_BYTES
+from mimo_cli.store.opened import open_model
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -85,7 +84,7 @@ def load_engine(
     options: LoadOptions | None = None,
     on_load: OnLoad | None = None,
 ) -> Engine:
-    """Open a checkpoint. `device` "auto" or "cpu"; `dtype` "auto", "float32" or "bfloat16".
+    """Open a checkpoint or a packed store of one. `device` "auto" or "cpu"; `dtype` "auto", "float32" or "bfloat16".
 
     "auto" is bfloat16 where the processor multiplies it natively, and float32 for small models and other processors.
     Raises UsageError for a device or dtype that is not implemented, CheckpointError for files that are missing,
@@ -94,12 +93,12 @@ def load_engine(
     require_cpu(device)
     options = options or LoadOptions()
     config = options.apply(ModelConfig.from_file(folder / "config.json"))
-    index = TensorIndex.open(folder)
-    contents = check_tensors(config, index)
-    reader = CheckpointReader(index, config, qkv_chunks=options.qkv_chunks)
+    opened = open_model(folder, config)
+    contents = opened.require_whole()
+    reader = opened.reader(options.qkv_chunks)
     compute_dtype = choose_dtype(dtype, config)
     compute = choose_compute(compute_dtype, options.precision, options.threads)
-    experts = open_experts(reader, config, compute, options.expert_bytes)
+    experts = open_experts(reader, config, compute, options.expert_bytes, opened.records())
     decoder = build_empty(lambda: TextModel(config, experts, compute_dtype))
     vision = empty_vision(config.vision, compute_dtype) if config.vision and contents.has_vision else None
     hearing = None
@@ -111,6 +110,7 @@ def load_engine(
         config=config,
         compute=compute,
         contents=contents,
+        stored_losses=opened.losses,
         reader=reader,
         decoder=decoder,
         experts=experts,

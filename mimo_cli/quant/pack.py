@@ -28,6 +28,8 @@ def packed_shape(parts: Parts, dtype: torch.dtype, streams: int = 1) -> PackedSh
     Looks at shapes, dtypes and scale rows only. Parts of different kinds, fp8 blocks that split 16 rows or 128 columns,
     and floats that bfloat16 does not hold cannot.
     """
+    if parts[0].packed is not None:
+        return parts[0].packed if len(parts) == 1 and streams == 1 else None
     rows, cols = sum(part.shape[0] for part in parts), parts[0].shape[-1]
     kinds = {part.kind for part in parts}
     if len(kinds) > 1 or any(len(part.shape) != 2 or part.shape[1] != cols for part in parts):
@@ -49,6 +51,8 @@ def pack(kernels: Kernels, shape: PackedShape, parts: Parts, data: Tensor | None
     Raises CheckpointError naming the source if scales do not cover the weight or a number is not finite.
     """
     data = allocate_bytes(shape.nbytes) if data is None else data
+    if parts[0].packed is not None:
+        return data.copy_(parts[0].weight)
     for part in parts:
         try:
             _check(part)

@@ -46,7 +46,8 @@ def _lines(values: NDArray[np.generic], shape: PackedShape) -> Bytes:
     """values [B, S, 16, 128] -> code bytes [B, S, code_bytes] in the order of the stream."""
     b, s = values.shape[:2]
     if shape.format in ("int4", "mxfp4"):
-        halves = values.reshape(b, s, BLOCK_ROWS, 16, 2, 4).transpose(0, 1, 3, 2, 4, 5)  # line, row, half, byte
+        halves = values.astype(np.uint8).reshape(b, s, BLOCK_ROWS, 16, 2, 4)  # row, line of 8 columns, half, byte
+        halves = halves.transpose(0, 1, 3, 2, 4, 5)
         cells = halves[..., 0, :] | halves[..., 1, :] << 4
     elif shape.format == "int8":
         cells = values.reshape(b, s, BLOCK_ROWS, 32, 4).transpose(0, 1, 3, 2, 4)

@@ -13,6 +13,7 @@ from torch import Tensor
 from mimo_cli.errors import CheckpointError
 from mimo_cli.quant.fp8 import DEFAULT_BLOCK, expand_block_scales
 from mimo_cli.quant.mxfp4 import decode
+from mimo_cli.quant.packed import PackedShape, decode_packed
 
 DAMAGED_HINT = "the file is damaged; fetch that shard again"
 
@@ -24,23 +25,26 @@ class StoredMatrix:
     """A tensor in its stored form, read-only; the bytes are still where they were.
 
     kind        "fp8": float8 [O, I] and float32 scales per block; "mxfp4": uint8 [O, I/2] and uint8 [O, I/32];
-                "plain": a tensor of any shape without scales
+                "plain": a tensor of any shape without scales; "packed": uint8, a packed stream of `packed`'s shape
     row_blocks  fp8: the scale row of each stored row, [O] int64; None: row // block rows
     row_order   the stored row that each row of the matrix is, [O] int64; None: as stored
     source      what errors call it
     """
 
-    kind: Literal["fp8", "mxfp4", "plain"]
+    kind: Literal["fp8", "mxfp4", "plain", "packed"]
     weight: Tensor
     scales: Tensor | None = None
     block: tuple[int, int] = DEFAULT_BLOCK
     row_blocks: Tensor | None = None
     row_order: Tensor | None = None
     source: str = "matrix"
+    packed: PackedShape | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape as numbers, not as packed bytes."""
+        if self.packed is not None:
+            return self.packed.rows, self.packed.cols
         shape = tuple(self.weight.shape)
         return (shape[0], 2 * shape[1]) if self.kind == "mxfp4" else shape
 
@@ -68,6 +72,8 @@ class StoredMatrix:
         Raises CheckpointError naming the source if they are damaged.
         """
         try:
+            if self.packed is not None:
+                return torch.from_numpy(decode_packed(self.weight.numpy(), self.packed)[0]).to(dtype)
             if self.scales is not None and self.kind == "fp8":
                 return expand_block_scales(self.codes(), self.scales, dtype, self.block, self.scale_rows())
             if self.scales is not None and self.kind == "mxfp4":

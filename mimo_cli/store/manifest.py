@@ -23,7 +23,6 @@ JOURNAL_FILE = ".mimo_quantize.jsonl"
 
 FORMAT_NAME = "mimo-store"
 FORMAT_VERSION = 1
-PACKED_SUFFIX = ".packed"
 RECORD_ALIGNMENT_BYTES = 4096
 """Records begin at multiples of this, so that they can be read past the system's cache."""
 

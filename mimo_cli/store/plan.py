@@ -22,6 +22,7 @@ from mimo_cli.checkpoint.index import INDEX_FILE, TensorIndex
 from mimo_cli.checkpoint.names import (
     FP8_SCALE,
     MXFP4_SCALE,
+    PACKED_SUFFIX,
     NamedWeight,
     audio_weights,
     expert_weights,
@@ -35,7 +36,6 @@ from mimo_cli.errors import CheckpointError, UsageError
 from mimo_cli.quant.packed import GROUPS, SPAN_COLS, PackedFormat, PackedShape
 from mimo_cli.store.manifest import (
     JOURNAL_FILE,
-    PACKED_SUFFIX,
     STORE_FILE,
     FileEntry,
     Loss,

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from torch import Tensor
 
@@ -25,12 +26,12 @@ class StoreRecords:
         self.down_shape: PackedShape = layout.down_shape
         self.record_bytes = layout.record_bytes
         self.stored_bytes = layout.record_bytes
-        self._descriptors: dict[int, int] = {}
+        self._files: dict[int, BinaryIO] = {}
         self._lock = threading.Lock()
 
     def read(self, layer: int, expert_ids: Sequence[int], slots: Sequence[Tensor]) -> None:
         """Fill slots, uint8 [record_bytes] each. Raises CheckpointError naming expert, layer and file."""
-        descriptor = self._open(layer)
+        descriptor = self._open(layer).fileno()
         for expert_id, slot in zip(expert_ids, slots, strict=True):
             if not 0 <= expert_id < self.layout.experts:
                 raise CheckpointError(f"layer {layer} has no expert {expert_id}")
@@ -39,20 +40,20 @@ class StoreRecords:
     def close(self) -> None:
         """Close the files; they are opened again when needed."""
         with self._lock:
-            while self._descriptors:
-                os.close(self._descriptors.popitem()[1])
+            while self._files:
+                self._files.popitem()[1].close()
 
-    def _open(self, layer: int) -> int:
+    def _open(self, layer: int) -> BinaryIO:
         with self._lock:
-            if layer not in self._descriptors:
+            if layer not in self._files:
                 if layer not in self.layout.layers:
                     raise CheckpointError(f"the store `{self.folder}` has no experts of layer {layer}")
                 path = self.folder / layer_file(layer)
                 try:
-                    self._descriptors[layer] = os.open(path, os.O_RDONLY)
+                    self._files[layer] = path.open("rb", buffering=0)
                 except OSError as err:
                     raise CheckpointError(f"`{path}` cannot be read: {err.strerror or err}") from err
-            return self._descriptors[layer]
+            return self._files[layer]
 
     def _fill(self, descriptor: int, layer: int, expert_id: int, slot: memoryview) -> None:
         name, done = layer_file(layer), 0

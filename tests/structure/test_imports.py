@@ -36,7 +36,7 @@ MAY_IMPORT = {
 
 ONLY_THESE_MODULES = {
     ("engine", "media"): {"media.types", "media.prompt"},  # what the engine is handed, never how media are opened
-    ("checkpoint", "quant"): {"quant.fp8", "quant.mxfp4", "quant.formats", "quant.stored"},
+    ("checkpoint", "quant"): {"quant.fp8", "quant.mxfp4", "quant.formats", "quant.packed", "quant.stored"},
     ("model", "checkpoint"): {"checkpoint.config", "checkpoint.vision_config", "checkpoint.audio_config"},
     ("kvcache", "checkpoint"): {"checkpoint.config"},
 }
