@@ -5,8 +5,6 @@ The kind is found from the bytes. Text files are none of this: they are text of 
 
 import base64
 import binascii
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Literal, TypeAlias
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
@@ -15,6 +13,7 @@ from mimo_cli.chat.media_options import MediaOptions
 from mimo_cli.chat.messages import AudioPart, ImagePart, MediaPart, Origin, VideoPart
 from mimo_cli.errors import MediaError, UsageError
 from mimo_cli.media.audio import open_audio
+from mimo_cli.media.fetch import fetch
 from mimo_cli.media.image import open_image
 from mimo_cli.media.sniff import sniff
 from mimo_cli.media.source import settle
@@ -23,8 +22,6 @@ from mimo_cli.media.video import open_video
 Kind: TypeAlias = Literal["image", "video", "audio"]
 
 _NAMES: dict[Kind, str] = {"image": "a picture", "video": "a film", "audio": "a recording"}
-_TIMEOUT_S = 60
-MAX_DOWNLOAD_BYTES = 1 << 30
 
 
 class MediaOpener:
@@ -69,27 +66,13 @@ class MediaOpener:
             if scheme == "data":
                 return decode_data_uri(reference), name or "data URI"
             if scheme in ("http", "https"):
-                return self._download(reference), name or reference
+                return fetch(reference, allow_net=self._allow_net), name or reference
             if scheme == "file":
                 reference = unquote(urlsplit(reference).path)
         if not self._allow_files:
             raise UsageError("paths are not allowed here", hint="send the file itself as a data: URI")
         path = Path(reference).expanduser()
         return settle(path), name or str(path)
-
-    def _download(self, url: str) -> bytes:
-        if not self._allow_net:
-            raise UsageError(
-                f"`{url}` is on the net, and nothing is fetched from there by default", hint="add --allow-net"
-            )
-        try:
-            with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:  # the scheme was checked above
-                data = response.read(MAX_DOWNLOAD_BYTES + 1)
-        except (OSError, ValueError, urllib.error.URLError) as err:
-            raise MediaError(f"`{url}` cannot be fetched: {err}") from err
-        if len(data) > MAX_DOWNLOAD_BYTES:
-            raise MediaError(f"`{url}` is larger than {MAX_DOWNLOAD_BYTES // 10**6} MB", hint="download it yourself")
-        return data
 
 
 def decode_data_uri(uri: str) -> bytes:
