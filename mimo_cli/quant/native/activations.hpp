@@ -44,10 +44,10 @@ struct Activations {
   int spans = 0;                // columns are padded to whole spans
   int planes = 1;
   bool integer = true;
-  Scratch<int8_t> codes;        // integer: [plane][token][spans * 128]
+  Scratch<int8_t> codes;        // integer: [plane][token][stride]
   Scratch<float> scales;        // integer: [token][spans]
   Scratch<int32_t> sums;        // integer: [plane][token][spans * 4], sums of 32 codes
-  Scratch<uint16_t> pairs;      // float: [plane][token][spans * 128] bfloat16, or (AVX2) [token][spans * 128] float32 in the same room
+  Scratch<uint16_t> pairs;      // float: [plane][token][stride] bfloat16, or (AVX2) [token][stride] float32 in the same room
   int tokens = 0;
 
   void resize(int token_count, int span_count, int plane_count, bool as_integer) {
@@ -55,20 +55,21 @@ struct Activations {
     spans = span_count;
     planes = plane_count;
     integer = as_integer;
-    size_t cells = size_t(planes) * tokens * spans * kSpanCols;
     if (integer) {
-      codes.ensure(cells);
+      codes.ensure(size_t(planes) * tokens * stride());
       scales.ensure(size_t(tokens) * spans);
       sums.ensure(size_t(planes) * tokens * spans * 4);
     } else {
-      pairs.ensure(2 * size_t(tokens) * spans * kSpanCols);
+      pairs.ensure(2 * size_t(tokens) * stride());
     }
   }
-  int8_t* code(int plane, int token) const { return codes.get() + (size_t(plane) * tokens + token) * spans * kSpanCols; }
+  // Cells from one token to the next. Not a power of two: tokens read side by side must not meet in one set of the cache.
+  size_t stride() const { return size_t(spans) * kSpanCols + 64; }
+  int8_t* code(int plane, int token) const { return codes.get() + (size_t(plane) * tokens + token) * stride(); }
   int32_t* sum(int plane, int token) const { return sums.get() + (size_t(plane) * tokens + token) * spans * 4; }
   float* scale(int token) const { return scales.get() + size_t(token) * spans; }
-  float* value(int token) const { return reinterpret_cast<float*>(pairs.get()) + size_t(token) * spans * kSpanCols; }
-  uint16_t* pair(int plane, int token) const { return pairs.get() + (size_t(plane) * tokens + token) * spans * kSpanCols; }
+  float* value(int token) const { return reinterpret_cast<float*>(pairs.get()) + size_t(token) * stride(); }
+  uint16_t* pair(int plane, int token) const { return pairs.get() + (size_t(plane) * tokens + token) * stride(); }
 };
 
 inline bool reads_integers(Format format) { return format == Format::int4 || format == Format::mxfp4 || format == Format::int8; }

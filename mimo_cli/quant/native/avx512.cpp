@@ -16,7 +16,7 @@
 namespace mimo {
 namespace {
 
-constexpr size_t kPrefetchBytes = 2048;  // ahead of the stream; measured best of 512 B to 8 KiB
+constexpr size_t kPrefetchBytes = 2048;  // ahead of the stream
 
 inline __m512i broadcast4(const void* p) {
   int32_t v;
@@ -24,7 +24,18 @@ inline __m512i broadcast4(const void* p) {
   return _mm512_set1_epi32(v);
 }
 
-inline void prefetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p + kPrefetchBytes), _MM_HINT_T0); }
+// Worth its slot only where the dot products of several tokens keep the core from running ahead by itself.
+template <int Tokens>
+inline void prefetch(const uint8_t* p) {
+  if constexpr (Tokens >= 4) _mm_prefetch(reinterpret_cast<const char*>(p + kPrefetchBytes), _MM_HINT_T0);
+}
+
+// One load, kept in a register: the compiler would rather fold it into each instruction that uses it.
+inline __m512i load_line(const uint8_t* p) {
+  __m512i line = _mm512_loadu_si512(p);
+  __asm__("" : "+v"(line));
+  return line;
+}
 
 inline __m512 half_scales(const uint8_t* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
@@ -32,38 +43,41 @@ inline __m512 half_scales(const uint8_t* p) {
 
 // ---- integer formats: u8 codes with an offset, times s8 activations ----
 
+// Codecs split a line of 8 columns into the codes of columns 0..3 and of 4..7. kHighShift: the second half comes out
+// shifted left by so many bits, which its sum takes back exactly.
 template <int G>
 struct Int4Codec {
-  static constexpr int kGroup = G, kLineCols = 8, kScaleBytes = 32;
+  static constexpr int kGroup = G, kLineCols = 8, kScaleBytes = 32, kHighShift = 4;
   __m512i mask = _mm512_set1_epi8(15);
   __m512i low(__m512i b) const { return _mm512_and_si512(b, mask); }
-  __m512i high(__m512i b) const { return _mm512_and_si512(_mm512_srli_epi16(b, 4), mask); }
+  __m512i high(__m512i b) const { return _mm512_andnot_si512(mask, b); }
   static __m512 scales(const uint8_t* p) { return half_scales(p); }
 };
 
 struct Mxfp4Codec {
-  static constexpr int kGroup = 32, kLineCols = 8, kScaleBytes = 16;
-  __m512i mask = _mm512_set1_epi8(15);
-  // twice the e2m1 value plus 12
+  static constexpr int kGroup = 32, kLineCols = 8, kScaleBytes = 16, kHighShift = 0;
+  // Twice the e2m1 value plus 12, four times over: a byte permutation looks at six bits, so the upper ones need no mask.
   __m512i table = _mm512_broadcast_i32x4(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
-  __m512i low(__m512i b) const { return _mm512_shuffle_epi8(table, _mm512_and_si512(b, mask)); }
-  __m512i high(__m512i b) const { return _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16(b, 4), mask)); }
-  static __m512 scales(const uint8_t* p) {  // 2^(byte - 127), halved for the doubled codes; scalef reaches subnormals
-    __m512i e = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-    return _mm512_scalef_ps(_mm512_set1_ps(1.f), _mm512_cvtepi32_ps(_mm512_sub_epi32(e, _mm512_set1_epi32(128))));
+  __m512i low(__m512i b) const { return _mm512_permutexvar_epi8(b, table); }
+  __m512i high(__m512i b) const { return _mm512_permutexvar_epi8(_mm512_srli_epi16(b, 4), table); }
+  static __m512 scales(const uint8_t* p) {  // 2^(byte - 127) by its bits; byte 0 is subnormal. The activations are halved.
+    const __m512i e = _mm512_slli_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 23);
+    return _mm512_castsi512_ps(_mm512_max_epu32(e, _mm512_set1_epi32(0x00400000)));
   }
 };
 
 struct Int8Codec {
-  static constexpr int kGroup = 128, kLineCols = 4, kScaleBytes = 32;
+  static constexpr int kGroup = 128, kLineCols = 4, kScaleBytes = 32, kHighShift = 0;
   static __m512 scales(const uint8_t* p) { return half_scales(p); }
 };
 
-template <int N>
+// Even sums belong to the first half of a line, odd ones to the second.
+template <int S, int N>
 inline __m512i total(const __m512i (&sums)[N]) {
   if constexpr (N == 1) return sums[0];
-  if constexpr (N == 2) return _mm512_add_epi32(sums[0], sums[1]);
-  if constexpr (N == 4) return _mm512_add_epi32(_mm512_add_epi32(sums[0], sums[1]), _mm512_add_epi32(sums[2], sums[3]));
+  if constexpr (N == 2) return _mm512_add_epi32(sums[0], _mm512_srai_epi32(sums[1], S));
+  if constexpr (N == 4)
+    return _mm512_add_epi32(_mm512_add_epi32(sums[0], sums[2]), _mm512_srai_epi32(_mm512_add_epi32(sums[1], sums[3]), S));
 }
 
 template <class C, int M, int P>
@@ -92,7 +106,7 @@ void integer_block(const Matrix& w, const uint8_t* stream, const Activations& ac
 #pragma GCC unroll 4
       for (int g = 0; g < kGroups; g++) {
         // Several integer sums per token hide the latency of the dot product when there are few tokens; adding them is exact.
-        constexpr int kSums = M * P <= 2 ? 4 : M * P <= 4 ? 2 : 1;
+        constexpr int kSums = M * P <= 2 ? (C::kLineCols == 8 ? 2 : 4) : M * P <= 4 || C::kHighShift ? 2 : 1;
         __m512i dot[M][P][kSums];
 #pragma GCC unroll 8
         for (int m = 0; m < M; m++)
@@ -103,10 +117,10 @@ void integer_block(const Matrix& w, const uint8_t* stream, const Activations& ac
             for (int c = 1; c < kSums; c++) dot[m][p][c] = _mm512_setzero_si512();
           }
         const int column = s * kSpanCols + g * C::kGroup;
-#pragma GCC unroll 8
+#pragma GCC unroll 16
         for (int i = 0; i < kLines; i++, codes += 64) {
-          const __m512i b = _mm512_loadu_si512(codes);
-          prefetch(codes);
+          const __m512i b = load_line(codes);
+          prefetch<M * P>(codes);
           if constexpr (C::kLineCols == 8) {
             const __m512i lo = codec.low(b), hi = codec.high(b);
 #pragma GCC unroll 8
@@ -128,8 +142,8 @@ void integer_block(const Matrix& w, const uint8_t* stream, const Activations& ac
         const __m512 ws = C::scales(scales + g * C::kScaleBytes);
 #pragma GCC unroll 8
         for (int m = 0; m < M; m++) {
-          __m512i d = total(dot[m][0]);
-          if constexpr (P == 2) d = _mm512_add_epi32(_mm512_slli_epi32(d, 8), total(dot[m][1]));
+          __m512i d = total<C::kHighShift>(dot[m][0]);
+          if constexpr (P == 2) d = _mm512_add_epi32(_mm512_slli_epi32(d, 8), total<C::kHighShift>(dot[m][1]));
           span_acc[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(d), ws, span_acc[m]);
         }
       }
@@ -209,7 +223,7 @@ void float_block(const Matrix& w, const uint8_t* stream, const Activations& act,
           __m512i v[2];
           const int line = i + u / C::kPairsPerLine;
           codec.decode(codes + size_t(line) * 64, v);
-          prefetch(codes + size_t(line) * 64);
+          prefetch<M * P>(codes + size_t(line) * 64);
           const int column = s * kSpanCols + line * 2 * C::kPairsPerLine;
 #pragma GCC unroll 2
           for (int k = 0; k < C::kPairsPerLine; k++)
@@ -322,7 +336,7 @@ void prepare_integer(const float* x, int cols, int token, const Matrix& w, Activ
     }
     const float scale = broken ? NAN : _mm512_reduce_max_ps(largest) / top;
     const float inverse = scale >= 1.17549435e-38f ? 1.f / scale : 0.f;  // all but zero: below float32's normal range
-    out->scale(token)[s] = scale;
+    out->scale(token)[s] = w.format == Format::mxfp4 ? scale * .5f : scale;  // codes of mxfp4 are doubled
     int32_t sums[2][4] = {};
     for (int i = 0; i < 8; i++) {
       const __m512i code = _mm512_cvtps_epi32(_mm512_mul_ps(v[i], _mm512_set1_ps(inverse)));
