@@ -29,6 +29,14 @@ def transcribe(
     general: GeneralOptions,
     files: Annotated[list[str] | None, typer.Argument(metavar="FILE...", help="Sound or video; - is stdin.")] = None,
 ) -> int:
+    """Write down speech from recordings and videos: text, subtitles or JSON.
+
+    Any container that FFmpeg reads will do (wav, mp3, flac, ogg, m4a, mp4, ...); of a video the sound track is taken.
+    Long recordings are cut at quiet places; times are those of the cuts, so they are approximate. Without -o
+    everything goes to stdout; JSON is then one object a line for each file.
+
+    Exit codes: 0 done, 2 wrong usage or input, 3 model files missing or damaged, 5 some files failed, 130 Ctrl-C.
+    """
     terminal = general.terminal()
     model.limit_threads()
     if not files:
