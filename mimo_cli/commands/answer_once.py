@@ -37,6 +37,8 @@ def answer_once(request: ChatRequest, terminal: Terminal) -> int:
     message = user_message(request.question, media_opener(config, request.choice, request.media))
     system = [] if request.system is None else [Message.of("system", request.system)]
     chat = request.chat
+    for note in media_notes(message):
+        terminal.warn(note)
     with loaded_for_chat(request, terminal) as loaded:
         conversation = Conversation([*system, message], request.tools)
         dialogue = Dialogue(loaded.engine.speaker, conversation, context_tokens=request.model.ctx)
@@ -52,7 +54,7 @@ def answer_once(request: ChatRequest, terminal: Terminal) -> int:
         note = ending_note(result, request.sampling.max_tokens)
         if note:
             terminal.warn(note)
-        notes = [*loaded.engine.notes, *result.notes, *([note] if note else [])]
+        notes = [*loaded.engine.notes, *media_notes(message), *result.notes, *([note] if note else [])]
         _deliver(chat, terminal, result, json_answer(loaded, result, notes))
     if result.finish_reason == "cancelled":
         return INTERRUPTED
@@ -82,6 +84,11 @@ def user_message(question: Question, opener: MediaOpener) -> Message:
     return Message.of("user", *media, *([question.text] if question.text else []))
 
 
+def media_notes(message: Message) -> list[str]:
+    """Return what stands out about the media of a message ("it is silent")."""
+    return [f"{part.media.source}: {note}" for part in message.media for note in getattr(part.media, "notes", ())]
+
+
 @contextmanager
 def loaded_for_chat(request: ChatRequest, terminal: Terminal) -> Iterator[LoadedModel]:
     """Load the model of a request for the block."""
@@ -108,9 +115,10 @@ def json_answer(loaded: LoadedModel, result: TurnResult, notes: Sequence[str]) -
             "name": loaded.choice.name,
             "folder": str(loaded.choice.folder),
             "dtype": loaded.dtype_name,
+            "kernels": loaded.engine.core.compute.name,
             "is_miniature": loaded.choice.notice is not None,
         },
-        "lossy": [],
+        "lossy": list(loaded.engine.core.losses),
         "notes": list(notes),
     }
 

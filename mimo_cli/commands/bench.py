@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 EXAMPLES = ("mimo bench", "mimo bench -p 512-4096+512 -n 64 -r 5", "mimo bench -m ~/models/MiMo-V2.5 -d 0,8192 --json")
 
 _COLUMNS = ("prompt", "depth", "prefill t/s", "decode t/s", "first token", "expert hits", "read/tok", "KV", "peak RAM")
+_HARDWARE = ("cpu", "cores", "threads", "memory_bytes", "system")
+_COMPUTE = ("dtype", "compute")
 
 
 def bench(
@@ -122,8 +123,9 @@ def _measure(
                 terminal.status(f"measuring {len(done) + 1} of {total}")
 
         rows = run_bench(loaded.engine.core, spec, on_row=show)
+        kernels = loaded.engine.core.compute.name
     terminal.clear_status()
-    return rows, {**describe_machine(), "dtype": loaded.dtype_name, "seed": None}
+    return rows, {**describe_machine(), "dtype": loaded.dtype_name, "kernels": kernels, "seed": None}
 
 
 def json_report(choice: ModelChoice, machine: dict[str, Any], rows: Sequence["BenchRow"]) -> dict[str, Any]:
@@ -132,7 +134,7 @@ def json_report(choice: ModelChoice, machine: dict[str, Any], rows: Sequence["Be
 
 
 def csv_report(choice: ModelChoice, machine: dict[str, Any], rows: Sequence["BenchRow"]) -> str:
-    """Return one line for each row; a sample becomes four columns, the machine stands in every line."""
+    """Return one line for each row; the machine stands in every line."""
     out = io.StringIO()
     flat = [{"model": choice.name, **_flat(asdict(row)), **machine} for row in rows]
     writer = csv.DictWriter(out, fieldnames=list(dict.fromkeys(key for line in flat for key in line)))
@@ -142,10 +144,11 @@ def csv_report(choice: ModelChoice, machine: dict[str, Any], rows: Sequence["Ben
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """Spread a sample over four columns: the median under its own name, then `_low`, `_high`, `_deviation`."""
     flat: dict[str, Any] = {}
     for key, value in row.items():
         if isinstance(value, dict):
-            flat |= {f"{key}_{name}": part for name, part in value.items()}
+            flat |= {key if name == "median" else f"{key}_{name}": part for name, part in value.items()}
         else:
             flat[key] = value
     return flat
@@ -158,8 +161,8 @@ def _write_table(terminal: Terminal, choice: ModelChoice, machine: dict[str, Any
     state = rows[0].cache_state
     terminal.write(
         f"\nmedian ± standard deviation of {rows[0].repeats} {state} runs, {rows[0].decode_tokens} tokens decoded\n"
-        f"{Path(choice.name).name}, {machine['dtype']}; {machine['cpu']}, {machine['cores']} cores, "
-        f"{machine['threads']} threads, {format_bytes(machine['memory_bytes'])}; torch {machine['torch']}\n"
+        f"{choice.name}, {machine['dtype']}, {machine['compute']}; {machine['cpu']}, {machine['cores']} cores, "
+        f"kernels: {machine['kernels']}, {format_bytes(machine['memory_bytes'])}; torch {machine['torch']}\n"
     )
 
 

@@ -6,7 +6,7 @@ Imported only when a command loads a model: this is where torch comes in.
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mimo_cli.api import Engine
 from mimo_cli.chat.attachments import MediaOpener
@@ -16,8 +16,8 @@ from mimo_cli.checkpoint.config import ModelConfig, read_json
 from mimo_cli.checkpoint.contents import AUDIO_TOKENIZER_FOLDER
 from mimo_cli.commands.model_choice import ModelChoice
 from mimo_cli.commands.numbers import format_tokens
-from mimo_cli.commands.options import MediaReadingOptions, ModelOptions
-from mimo_cli.engine.load import load_engine
+from mimo_cli.commands.options import ActivationPrecision, MediaReadingOptions, ModelOptions
+from mimo_cli.engine.load import LoadOptions, load_engine
 from mimo_cli.terminal.console import Terminal
 from mimo_cli.terminal.progress import Stage
 from mimo_cli.units import format_bytes
@@ -71,7 +71,16 @@ def load_model(
     started_s = time.perf_counter()
     media = media or MediaReadingOptions()
     with Stage(terminal, "loading", "bytes") as stage:
-        core = load_engine(choice.folder, device=options.device, dtype=options.dtype.value, on_load=stage.update)
+        core = load_engine(
+            choice.folder,
+            device=options.device,
+            dtype=options.dtype.value,
+            options=LoadOptions(
+                threads=options.threads,
+                precision="int8" if options.precision is ActivationPrecision.int8 else "exact",
+            ),
+            on_load=stage.update,
+        )
     with Engine(
         core,
         context_tokens=options.ctx,
@@ -82,6 +91,18 @@ def load_model(
         yield LoadedModel(choice, engine, time.perf_counter() - started_s)
 
 
+def load_options(options: ModelOptions) -> LoadOptions:
+    """Return the engine's settings; raises UsageError for a `--lossy` there is none of."""
+    chosen = LoadOptions(threads=options.threads)
+    if options.ram is not None:
+        chosen = replace(chosen, expert_bytes=options.ram)
+    for entry in options.lossy or ():
+        if entry != "activations=int8":
+            raise UsageError(f"there is no lossy choice `{entry}`", hint="--lossy activations=int8")
+        chosen = replace(chosen, precision="int8")
+    return chosen
+
+
 def announce(terminal: Terminal, model: LoadedModel, context_tokens: int, *, in_full: bool = True) -> None:
     """Say on stderr which model runs, where it is, what its context costs, and what is lossy.
 
@@ -90,10 +111,10 @@ def announce(terminal: Terminal, model: LoadedModel, context_tokens: int, *, in_
     core = model.engine.core
     cache_bytes = core.kv_bytes_per_token * context_tokens
     lines = [
-        f"model {model.choice.name}, computed in {model.dtype_name}",
+        f"model {model.choice.name}, computed in {model.dtype_name}, kernels: {core.compute.name}",
         f"placement: RAM, experts read from disk as needed ({format_bytes(model.weight_bytes)} of weights)",
         f"context {format_tokens(context_tokens)} tokens, KV cache up to {format_bytes(cache_bytes)}",
-        "lossy: nothing",
+        *(f"lossy: {loss}" for loss in core.losses or ("nothing",)),
         *model.engine.notes,
     ]
     if model.choice.notice:

@@ -13,7 +13,7 @@ import typer
 
 from mimo_cli.errors import UsageError
 from mimo_cli.terminal.console import Terminal
-from mimo_cli.units import parse_count, parse_duration
+from mimo_cli.units import parse_count, parse_duration, parse_size
 
 T = TypeVar("T")
 
@@ -42,6 +42,13 @@ class Dtype(StrEnum):
     bfloat16 = "bfloat16"
 
 
+class ActivationPrecision(StrEnum):
+    """Precision of activations inside the kernels for integer weights."""
+
+    exact = "exact"
+    int8 = "int8"
+
+
 def _checked(parse: Callable[[str], T]) -> Callable[[Any], T]:
     """Return a parser for typer: its error names the option, and a default that is parsed already passes."""
 
@@ -65,6 +72,7 @@ def _positive_count(text: str) -> int:
 
 read_count = _checked(parse_count)
 read_positive_count = _checked(_positive_count)
+read_size = _checked(parse_size)
 read_duration = _checked(parse_duration)
 
 _THINKING, _SAMPLING, _MEDIA, _MODEL, _GENERAL = "thinking", "sampling", "media", "model", "general"
@@ -136,9 +144,43 @@ class ModelOptions:
             "--threads", metavar="N", min=1, help="CPU threads [all cores].", hidden=True, rich_help_panel=_MODEL
         ),
     ] = None
+    precision: Annotated[
+        ActivationPrecision,
+        typer.Option(
+            "--precision",
+            metavar="NAME",
+            help="exact, or int8: activations before 4-bit and 8-bit weights; faster, lossy.",
+            hidden=True,
+            rich_help_panel=_MODEL,
+        ),
+    ] = ActivationPrecision.exact
+
+    ram: Annotated[
+        int | None,
+        typer.Option(
+            "--ram",
+            metavar="SIZE",
+            parser=read_size,
+            help="Memory for experts kept ready [2G].",
+            hidden=True,
+            rich_help_panel=_MODEL,
+        ),
+    ] = None
+    lossy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lossy",
+            metavar="KEY=VALUE",
+            help="Allow activations=int8: faster on integer weights, less exact.",
+            hidden=True,
+            rich_help_panel=_MODEL,
+        ),
+    ] = None
 
     def limit_threads(self) -> None:
         """Bound the threads of the numeric libraries, which read this when they are imported: call it before."""
+        # Threads that spin after each of torch's operations would take the cores from those of the native kernels.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         if self.threads is not None:
             for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
                 os.environ[name] = str(self.threads)

@@ -114,6 +114,10 @@ class FakeEngine:
         self.prompt_ids: list[tuple[int, ...]] = []
         self.has_vision = self.has_audio = has_media
         self.notes: tuple[str, ...] = ()
+        self.losses: tuple[str, ...] = ()
+        self.compute = SimpleNamespace(name="no network at all")
+        self.losses: tuple[str, ...] = ()
+        self.compute = SimpleNamespace(name="avx512, 2 threads")
         self.kv_bytes_per_token = 1000
         self.index = SimpleNamespace(shard_bytes={Path("model.safetensors"): 5_000_000})
         self.media = SimpleNamespace(audio_tokenizer=None)
