@@ -7,6 +7,7 @@ Letters: T tokens, O rows, I columns, H hidden size, A experts per token.
 
 import functools
 import os
+import time
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -38,17 +39,34 @@ class ExpertPairs(NamedTuple):
     weights: Tensor
 
 
+class KernelUse(NamedTuple):
+    """Uses of the kernels since the start: how many, seconds inside them, bytes of weights and scales they read."""
+
+    calls: int = 0
+    seconds: float = 0.0
+    weight_bytes: int = 0
+
+    def since(self, earlier: "KernelUse") -> "KernelUse":
+        """Return what was used after an earlier moment."""
+        return KernelUse(*(now - then for now, then in zip(self, earlier, strict=True)))
+
+
 class Kernels:
     """Threads and kernels for one instruction set. Calls from several Python threads take turns.
 
-    `calls` counts uses of the kernels since the start.
+    `use` sums up the products computed since the start.
     """
 
     def __init__(self, isa: str, threads: int) -> None:
         self._compute: Any = _native.Compute(isa, threads)
         self.isa: str = self._compute.isa
         self.threads = threads
-        self.calls = 0
+        self.use = KernelUse()
+
+    @property
+    def calls(self) -> int:
+        """Products computed since the start."""
+        return self.use.calls
 
     def pack(self, shape: PackedShape, data: Tensor, stream: int, codes: Tensor, scales: Tensor) -> None:
         """Write one matrix into a packed stream, in place.
@@ -75,8 +93,9 @@ class Kernels:
         _expect(x, torch.float32, (len(x), shape.cols), "input")
         y = torch.empty(len(x), shape.rows)
         if len(x):
-            self.calls += 1
+            started = time.perf_counter()
             self._compute.linear(*_shape(shape), data.data_ptr(), x.data_ptr(), y.data_ptr(), len(x), _PRECISIONS[precision])
+            self._count(started, shape.nbytes)
         return y
 
     def moe(
@@ -101,26 +120,37 @@ class Kernels:
             _expect(column, kind, (len(pairs.tokens),), "pairs")
         if not len(pairs.tokens):
             return
-        self.calls += 1
+        down_shape = PackedShape(up_shape.format, up_shape.group, up_shape.cols, up_shape.rows)
         addresses = torch.tensor([*gate_up, *down], dtype=torch.int64)
+        started = time.perf_counter()
         self._compute.moe(
             *(FORMATS.index(up_shape.format), up_shape.group, up_shape.cols, up_shape.rows),
             *(len(gate_up), addresses.data_ptr(), addresses[len(gate_up) :].data_ptr()),
             *(pairs.tokens.data_ptr(), pairs.places.data_ptr(), pairs.weights.data_ptr(), len(pairs.tokens)),
             *(len(x), x.data_ptr(), out.data_ptr(), _PRECISIONS[precision]),
         )
+        self._count(started, len(gate_up) * (up_shape.nbytes + down_shape.nbytes))
+
+    def _count(self, started: float, weight_bytes: int) -> None:
+        calls, seconds, read_bytes = self.use
+        self.use = KernelUse(calls + 1, seconds + time.perf_counter() - started, read_bytes + weight_bytes)
 
     def read_probe(self, data: Tensor, threads: int) -> None:
         """Load every byte of a tensor with plain vector loads: what memory can give, measured beside the kernels."""
         self._compute.read_probe(data.data_ptr(), data.nbytes, threads)
 
 
-@functools.cache
 def load_kernels(threads: int | None = None) -> Kernels | None:
     """Return the kernels for this machine, or None where there are none. `threads` None: all physical cores allowed."""
     if missing_reason():
         return None
-    return Kernels(os.environ.get(ISA_VARIABLE, "auto"), threads or _usable_cores())
+    return _open_kernels(os.environ.get(ISA_VARIABLE, "auto"), threads or _usable_cores())
+
+
+@functools.cache
+def _open_kernels(isa: str, threads: int) -> Kernels:
+    """Open each combination once per process: every one has threads of its own."""
+    return Kernels(isa, threads)
 
 
 def missing_reason() -> str | None:
