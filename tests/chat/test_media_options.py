@@ -69,6 +69,10 @@ def test_every_disputed_reading_of_pictures_can_be_chosen() -> None:
     )
     options = MediaOptions.of_checkpoint(PROCESSOR, CODEC, choices)
     for pixels in (options.image.pixels, options.video.pixels):
-        assert (pixels.statistics, pixels.resize_filter, pixels.small_side) == ("imagenet", "bicubic_antialias", "floor")
+        assert (pixels.statistics, pixels.resize_filter, pixels.small_side) == (
+            "imagenet",
+            "bicubic_antialias",
+            "floor",
+        )
     assert (options.image.min_pixels, options.image.max_pixels) == (3136, 12845056)
     assert options.video.max_pixels == 4000
