@@ -51,10 +51,10 @@ def answer_once(request: ChatRequest, terminal: Terminal) -> int:
         progress = PromptProgress(terminal)
         result = show_turn(dialogue.answer(turn_options(request), progress), terminal, style, progress)
         terminal.detail(f"seed {result.stats.seed}")
-        note = ending_note(result, request.sampling.max_tokens)
-        if note:
-            terminal.warn(note)
-        notes = [*loaded.engine.notes, *media_notes(message), *result.notes, *([note] if note else [])]
+        cut = ending_note(result, request.sampling.max_tokens)
+        if cut:
+            terminal.warn(cut)
+        notes = [*loaded.engine.notes, *media_notes(message), *result.notes, *([cut] if cut else [])]
         _deliver(chat, terminal, result, json_answer(loaded, result, notes))
     if result.finish_reason == "cancelled":
         return INTERRUPTED

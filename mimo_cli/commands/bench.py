@@ -24,7 +24,7 @@ EXAMPLES = ("mimo bench", "mimo bench -p 512-4096+512 -n 64 -r 5", "mimo bench -
 
 _COLUMNS = ("prompt", "depth", "prefill t/s", "decode t/s", "first token", "expert hits", "read/tok", "KV", "peak RAM")
 _HARDWARE = ("cpu", "cores", "threads", "memory_bytes", "system")
-_COMPUTE = ("dtype", "compute")
+_COMPUTE = ("dtype", "kernels")
 
 
 def bench(
@@ -123,14 +123,22 @@ def _measure(
                 terminal.status(f"measuring {len(done) + 1} of {total}")
 
         rows = run_bench(loaded.engine.core, spec, on_row=show)
-        kernels = loaded.engine.core.compute.name
+        compute = {"dtype": loaded.dtype_name, "kernels": loaded.engine.core.compute.name}
     terminal.clear_status()
-    return rows, {**describe_machine(), "dtype": loaded.dtype_name, "kernels": kernels, "seed": None}
+    return rows, {**describe_machine(), **compute}
 
 
 def json_report(choice: ModelChoice, machine: dict[str, Any], rows: Sequence["BenchRow"]) -> dict[str, Any]:
-    """Return everything measured, for programs."""
-    return {"schema": 1, "model": choice.name, "machine": machine, "rows": [asdict(row) for row in rows]}
+    """Return everything measured, with the machine and the versions, for programs."""
+    known = {*_HARDWARE, *_COMPUTE}
+    return {
+        "schema": 1,
+        "model": {"name": choice.name, "folder": str(choice.folder), "is_miniature": choice.notice is not None},
+        "compute": {name: machine[name] for name in _COMPUTE},
+        "rows": [_flat(asdict(row)) for row in rows],
+        "hardware": {name: machine[name] for name in _HARDWARE},
+        "versions": {name: value for name, value in machine.items() if name not in known},
+    }
 
 
 def csv_report(choice: ModelChoice, machine: dict[str, Any], rows: Sequence["BenchRow"]) -> str:
@@ -161,8 +169,8 @@ def _write_table(terminal: Terminal, choice: ModelChoice, machine: dict[str, Any
     state = rows[0].cache_state
     terminal.write(
         f"\nmedian ± standard deviation of {rows[0].repeats} {state} runs, {rows[0].decode_tokens} tokens decoded\n"
-        f"{choice.name}, {machine['dtype']}, {machine['compute']}; {machine['cpu']}, {machine['cores']} cores, "
-        f"kernels: {machine['kernels']}, {format_bytes(machine['memory_bytes'])}; torch {machine['torch']}\n"
+        f"{choice.name}, {machine['dtype']}, kernels: {machine['kernels']}; torch {machine['torch']}\n"
+        f"{machine['cpu']}, {machine['cores']} cores, {format_bytes(machine['memory_bytes'])}\n"
     )
 
 

@@ -33,6 +33,7 @@ class MimoCommand(TyperCommand):
         for option in self.options():
             if option.envvar is None and long_flag(option).startswith("--"):
                 option.envvar = "MIMO_" + setting_name(option).upper()
+                option.show_envvar = False  # its name follows from the flag's; it would only lengthen messages
 
     def options(self) -> list[Any]:
         """Return the options (not the arguments), as the parser knows them."""

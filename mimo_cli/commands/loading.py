@@ -17,6 +17,7 @@ from mimo_cli.checkpoint.contents import AUDIO_TOKENIZER_FOLDER
 from mimo_cli.commands.model_choice import ModelChoice
 from mimo_cli.commands.numbers import format_tokens
 from mimo_cli.commands.options import ActivationPrecision, MediaReadingOptions, ModelOptions
+from mimo_cli.engine.compute import PrecisionChoice
 from mimo_cli.engine.load import LoadOptions, load_engine
 from mimo_cli.terminal.console import Terminal
 from mimo_cli.terminal.progress import Stage
@@ -75,10 +76,7 @@ def load_model(
             choice.folder,
             device=options.device,
             dtype=options.dtype.value,
-            options=LoadOptions(
-                threads=options.threads,
-                precision="int8" if options.precision is ActivationPrecision.int8 else "exact",
-            ),
+            options=load_options(options),
             on_load=stage.update,
         )
     with Engine(
@@ -92,15 +90,10 @@ def load_model(
 
 
 def load_options(options: ModelOptions) -> LoadOptions:
-    """Return the engine's settings; raises UsageError for a `--lossy` there is none of."""
-    chosen = LoadOptions(threads=options.threads)
-    if options.ram is not None:
-        chosen = replace(chosen, expert_bytes=options.ram)
-    for entry in options.lossy or ():
-        if entry != "activations=int8":
-            raise UsageError(f"there is no lossy choice `{entry}`", hint="--lossy activations=int8")
-        chosen = replace(chosen, precision="int8")
-    return chosen
+    """Return the engine's settings that the command line chose."""
+    precision: PrecisionChoice = "int8" if options.precision is ActivationPrecision.int8 else "exact"
+    chosen = LoadOptions(threads=options.threads, precision=precision)
+    return chosen if options.ram is None else replace(chosen, expert_bytes=options.ram)
 
 
 def announce(terminal: Terminal, model: LoadedModel, context_tokens: int, *, in_full: bool = True) -> None:

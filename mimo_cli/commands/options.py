@@ -154,7 +154,6 @@ class ModelOptions:
             rich_help_panel=_MODEL,
         ),
     ] = ActivationPrecision.exact
-
     ram: Annotated[
         int | None,
         typer.Option(
@@ -162,16 +161,6 @@ class ModelOptions:
             metavar="SIZE",
             parser=read_size,
             help="Memory for experts kept ready [2G].",
-            hidden=True,
-            rich_help_panel=_MODEL,
-        ),
-    ] = None
-    lossy: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--lossy",
-            metavar="KEY=VALUE",
-            help="Allow activations=int8: faster on integer weights, less exact.",
             hidden=True,
             rich_help_panel=_MODEL,
         ),

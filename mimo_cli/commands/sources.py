@@ -21,6 +21,9 @@ from mimo_cli.terminal.console import Terminal, is_terminal
 Kind = Literal["image", "video", "audio", "any"]
 
 STDIN = "-"
+MAX_TEXT_CHARACTERS = 16_000_000
+"""Far more than a million tokens hold; cutting more into tokens would take minutes, only to be refused then."""
+
 _WAIT_NOTE_S = 2.0
 _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
@@ -151,7 +154,11 @@ def build_question(
     elif piped.strip():
         pieces.append(decode_text(piped, "stdin").strip("\n"))
     pieces += [" ".join(words)] if words else []
-    return Question("\n\n".join(piece for piece in pieces if piece), tuple(resolved))
+    text = "\n\n".join(piece for piece in pieces if piece)
+    if len(text) > MAX_TEXT_CHARACTERS:
+        limit = f"at most {MAX_TEXT_CHARACTERS:,} are taken"
+        raise UsageError(f"the text has {len(text):,} characters, {limit}", hint="ask about a part of it")
+    return Question(text, tuple(resolved))
 
 
 def read_option_text(value: str) -> str:

@@ -171,6 +171,8 @@ class Talk:
         name = "stdin" if isinstance(attachment.source, bytes) else attachment.source
         count = format_count(part.media.num_tokens)
         self.terminal.note(f"mimo: {name} ({part.kind}, {count} tokens) goes with the next message")
+        for note in getattr(part.media, "notes", ()):
+            self.terminal.warn(note)
 
     def attach_text(self, name: str) -> None:
         """Put a text file before the next message."""
