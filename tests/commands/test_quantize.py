@@ -1,4 +1,4 @@
-"""`mimo quantize`: what is said where, what is refused, and the models that come out of it, asked through `mimo chat`."""
+"""`mimo quantize`: what is said where, what is refused, and what comes out of it, asked through `mimo chat`."""
 
 import json
 import os
