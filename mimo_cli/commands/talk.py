@@ -152,6 +152,9 @@ class Talk:
                 self._save()
             raise
         self.last_result = result
+        if result.reasoning_tokens and not self.shows_thinking:
+            count = format_count(result.reasoning_tokens)
+            self.terminal.note(f"mimo: {count} tokens of thinking are hidden; /think show unfolds them")
         if result.finish_reason == "cancelled":
             self.terminal.note("mimo: stopped; /regen answers again")
         note = ending_note(result, self.options.sampling.max_tokens)

@@ -10,6 +10,7 @@ from mimo_cli.commands.slash import help_lines, paths_of
 from mimo_cli.commands.sources import Attachment, Kind, read_option_text
 from mimo_cli.commands.talk_settings import change_setting, setting_lines
 from mimo_cli.errors import UsageError
+from mimo_cli.terminal.console import DIM
 from mimo_cli.units import format_bytes, format_count, format_duration, parse_count
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def _system(talk: "Talk", argument: str) -> None:
 
 def _think(talk: "Talk", argument: str) -> None:
     if argument in ("show", "hide"):
+        if argument == "show" and not talk.shows_thinking and talk.last_result is not None:
+            talk.terminal.line((talk.last_result.message.reasoning or "").strip("\n"), DIM)
         talk.shows_thinking = argument == "show"
     elif argument in ("on", "off"):
         talk.options = replace(talk.options, thinking=argument == "on")

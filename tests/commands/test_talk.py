@@ -217,6 +217,13 @@ def test_thinking_is_switched_bounded_and_hidden(talk: Talk) -> None:
     assert loader.engine is not None and loader.engine.prompts[2].endswith("<think></think>")
 
 
+def test_hidden_thinking_can_be_unfolded_afterwards(talk: Talk) -> None:
+    loader = scripted("<think>Aha.</think>Yes.", "<think>Oho.</think>No.")
+    run = talk("/think hide", "hi", "/think show", "hi", answers=loader)
+    hidden, _, unfolded = run.err.partition("tokens of thinking are hidden; /think show unfolds them\n")
+    assert "Aha." not in hidden and unfolded.count("Aha.") == 1 and unfolded.count("Oho.") == 1
+
+
 def test_settings_are_changed_and_shown(talk: Talk) -> None:
     run = talk("/set temp 0", "/set max_tokens 2k", "/set", "/set temp none", "/set color 3", "/set seed x", "/show")
     assert "  temp          0.0\n" in run.err and "  max_tokens    2048\n" in run.err
