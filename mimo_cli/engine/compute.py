@@ -22,22 +22,24 @@ from mimo_cli.offload.shard_records import open_shard_records
 from mimo_cli.quant.kernels import Kernels, Precision, load_kernels, missing_reason
 from mimo_cli.quant.linear import Linear, PackedLinear, native_precision
 from mimo_cli.quant.pack import packed_shape
+from mimo_cli.quant.packed import PackedFormat
 
 Experts: TypeAlias = ExpertStore | DequantizedExperts
 
 PrecisionChoice = Literal["exact", "int8"]
 """exact: activations as the compute dtype has them. int8: rounded to 8 bits before integer weights; faster, lossy."""
 
-_INTEGER_FORMATS = ("int4", "mxfp4", "int8")
+_INTEGER_FORMATS: frozenset[PackedFormat] = frozenset({"int4", "mxfp4", "int8"})
 
 
 @dataclass(frozen=True)
 class Compute:
-    """The native kernels, None where there are none, and the precisions of a load."""
+    """The native kernels of a load, or why there are none (`missing`), and the precision that was chosen."""
 
     kernels: Kernels | None
     dtype: torch.dtype
-    precision: Precision
+    precision: PrecisionChoice = "exact"
+    missing: str | None = None
 
     @property
     def name(self) -> str:
@@ -46,24 +48,32 @@ class Compute:
             return "torch"
         return f"{self.kernels.isa}, {self.kernels.threads} thread{'s' if self.kernels.threads > 1 else ''}"
 
+    def kernel_precision(self, packed_format: PackedFormat) -> Precision:
+        """Return the precision of the activations before weights of a format: int8 only where that was chosen."""
+        if self.precision == "int8" and packed_format in _INTEGER_FORMATS:
+            return "int8"
+        return native_precision(self.dtype)
+
     def notes(self, experts: Experts) -> tuple[str, ...]:
         """Say what is slower than it could be."""
         if self.kernels is None:
-            return (f"computed by torch, which is slower: {missing_reason()}",)
+            return (f"computed by torch, which is slower: {self.missing}",)
         if isinstance(experts, DequantizedExperts):
             return ("experts are dequantized and computed by torch, which is slower: no kernel reads them as stored",)
         return ()
 
-    def losses(self, experts: Experts) -> tuple[str, ...]:
-        """Say what is less exact than it could be."""
-        integers = isinstance(experts, ExpertStore) and experts.records.up_shape.format in _INTEGER_FORMATS
-        return ("activations rounded to 8 bits before the experts",) if self.precision == "int8" and integers else ()
+    def losses(self, experts: Experts, network: nn.Module) -> tuple[str, ...]:
+        """Say what is less exact than it could be: int8 activations, where integer weights are multiplied."""
+        formats = {layer.shape.format for layer in network.modules() if isinstance(layer, PackedLinear)}
+        if isinstance(experts, ExpertStore):
+            formats.add(experts.records.up_shape.format)
+        lossy = any(self.kernel_precision(name) == "int8" for name in formats)
+        return ("activations are rounded to 8 bits before integer weights",) if lossy else ()
 
 
 def choose_compute(dtype: torch.dtype, precision: PrecisionChoice = "exact", threads: int | None = None) -> Compute:
     """Return the kernels of this machine; `threads` None: as many as torch uses."""
-    kernels = load_kernels(threads or torch.get_num_threads())
-    return Compute(kernels, dtype, "int8" if precision == "int8" else native_precision(dtype))
+    return Compute(load_kernels(threads or torch.get_num_threads()), dtype, precision, missing_reason())
 
 
 def open_experts(
@@ -84,7 +94,8 @@ def open_experts(
     )
     if compute.kernels is None or records is None:
         return DequantizedExperts.of_shards(reader, config, compute.dtype, resident_bytes)
-    return ExpertStore(records, compute.kernels, compute.precision, resident_bytes)
+    precision = compute.kernel_precision(records.up_shape.format)
+    return ExpertStore(records, compute.kernels, precision, resident_bytes)
 
 
 def pack_linears(
@@ -99,15 +110,13 @@ def pack_linears(
         return bindings
     sources = [binding.tensor for binding in bindings]
     return [
-        _packed(module, binding, reader, compute.kernels, compute.precision)
-        if sources.count(binding.tensor) == 1
-        else binding
+        _packed(module, binding, reader, compute, compute.kernels) if sources.count(binding.tensor) == 1 else binding
         for binding in bindings
     ]
 
 
 def _packed(
-    module: nn.Module, binding: Binding, reader: CheckpointReader, kernels: Kernels, precision: Precision
+    module: nn.Module, binding: Binding, reader: CheckpointReader, compute: Compute, kernels: Kernels
 ) -> Binding:
     path, _, name = binding.parameter.rpartition(".")
     layer = module.get_submodule(path)
@@ -117,5 +126,5 @@ def _packed(
     if shape is None or (shape.rows, shape.cols) != binding.shape:  # another shape is reported when it is read
         return binding
     empty = torch.empty(shape.nbytes, dtype=torch.uint8, device="meta")
-    module.set_submodule(path, PackedLinear(kernels, shape, empty, precision))
+    module.set_submodule(path, PackedLinear(kernels, shape, empty, compute.kernel_precision(shape.format)))
     return replace(binding, parameter=f"{path}.data", packed=shape)

@@ -73,7 +73,7 @@ class Engine:
     @property
     def losses(self) -> tuple[str, ...]:
         """Sentences for the user: what is less exact than the release's weights (nothing, unless it was chosen)."""
-        return (*self.stored_losses, *self.compute.losses(self.experts))
+        return (*self.stored_losses, *self.compute.losses(self.experts, self.decoder))
 
     @property
     def has_vision(self) -> bool:
