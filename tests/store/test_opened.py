@@ -13,7 +13,6 @@ from mimo_cli.engine.load import LoadOptions, load_engine
 from mimo_cli.errors import CheckpointError
 from mimo_cli.offload.dequantized_experts import DequantizedExperts
 from mimo_cli.offload.expert_store import ExpertStore
-from mimo_cli.quant.kernels import load_kernels
 from mimo_cli.quant.linear import PackedLinear
 from mimo_cli.store.opened import open_model
 from mimo_cli.store.records import StoreRecords
@@ -57,11 +56,9 @@ def test_the_kernels_compute_what_the_decoded_store_says(
         logits, drafts = engine.logits(ids), engine.draft_logits(ids)
         assert engine.losses
     monkeypatch.setenv("MIMO_ISA", "none")
-    load_kernels.cache_clear()
     with _load("text", experts, group, dense) as engine:  # the reference decoder and torch
         assert isinstance(engine.experts, DequantizedExperts)
         expected, expected_drafts = engine.logits(ids), engine.draft_logits(ids)
-    load_kernels.cache_clear()
     # The exact kernels carry 16 bits of each activation: 2e-5 of a value, over seven layers of logits up to 10.
     torch.testing.assert_close(logits, expected, atol=5e-3, rtol=0)
     for mine, reference in zip(drafts, expected_drafts, strict=True):
