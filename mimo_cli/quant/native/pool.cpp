@@ -33,19 +33,39 @@ void spin_until(Ready ready) {
   }
 }
 
-void pin(int worker) {
+// The processor of a thread of the pool: the n-th this process may use, or -1.
+int processor_of(int thread) {
 #if defined(__linux__)
-  cpu_set_t allowed, one;
-  if (sched_getaffinity(0, sizeof allowed, &allowed)) return;
-  int seen = 0;
-  for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
-    if (CPU_ISSET(cpu, &allowed) && seen++ == worker) {
-      CPU_ZERO(&one);
-      CPU_SET(cpu, &one);
-      pthread_setaffinity_np(pthread_self(), sizeof one, &one);
-      return;
-    }
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof allowed, &allowed)) return -1;
+  for (int cpu = 0, seen = 0; cpu < CPU_SETSIZE; cpu++)
+    if (CPU_ISSET(cpu, &allowed) && seen++ == thread) return cpu;
 #endif
+  (void)thread;
+  return -1;
+}
+
+void pin(int cpu) {
+#if defined(__linux__)
+  if (cpu < 0) return;
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(cpu, &one);
+  pthread_setaffinity_np(pthread_self(), sizeof one, &one);
+#endif
+  (void)cpu;
+}
+
+// Bring the calling thread to a processor and leave it free to go: a caller on a worker's own processor would keep it waiting.
+void move_to(int cpu) {
+#if defined(__linux__)
+  if (cpu < 0 || sched_getcpu() == cpu) return;
+  cpu_set_t allowed;
+  if (pthread_getaffinity_np(pthread_self(), sizeof allowed, &allowed) || !CPU_ISSET(cpu, &allowed)) return;
+  pin(cpu);
+  pthread_setaffinity_np(pthread_self(), sizeof allowed, &allowed);
+#endif
+  (void)cpu;
 }
 
 }  // namespace
@@ -60,7 +80,7 @@ void Barrier::wait() {
   spin_until([&] { return phase_.load(std::memory_order_acquire) != phase; });
 }
 
-Pool::Pool(int threads) : threads_(threads < 1 ? 1 : threads), barrier_(threads_) {
+Pool::Pool(int threads) : threads_(threads < 1 ? 1 : threads), home_(processor_of(0)), barrier_(threads_) {
   for (int t = 1; t < threads_; t++) workers_.emplace_back([this, t] { work(t); });
 }
 
@@ -76,6 +96,7 @@ Pool::~Pool() {
 void Pool::run(const std::function<void(int, int, Barrier&)>& job) {
   std::lock_guard<std::mutex> turn(turn_);
   if (threads_ > 1) {
+    move_to(home_);
     {
       std::lock_guard<std::mutex> lock(mutex_);
       job_ = &job;
@@ -89,7 +110,7 @@ void Pool::run(const std::function<void(int, int, Barrier&)>& job) {
 }
 
 void Pool::work(int thread) {
-  pin(thread);
+  pin(processor_of(thread));
   unsigned seen = 0;
   for (;;) {
     const auto limit = std::chrono::steady_clock::now() + kSpin;

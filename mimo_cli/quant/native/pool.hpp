@@ -1,7 +1,8 @@
 // A pool of threads that stays: one job at a time, split by the job itself.
 //
 // The caller is thread 0. Workers spin briefly after a job, since the next one usually follows within microseconds
-// (one layer, two regions), then sleep. Workers are pinned, the caller is left where it is.
+// (one layer, two regions), then sleep. Workers are pinned; the caller is moved off their
+// processors and may leave again.
 #pragma once
 #include <atomic>
 #include <condition_variable>
@@ -38,7 +39,7 @@ class Pool {
  private:
   void work(int thread);
 
-  const int threads_;
+  const int threads_, home_;  // home_: where the caller is brought, out of the way of the workers
   Barrier barrier_;
   std::vector<std::thread> workers_;
   std::mutex turn_;
