@@ -46,9 +46,13 @@ class KernelUse(NamedTuple):
     seconds: float = 0.0
     weight_bytes: int = 0
 
+    def plus(self, other: "KernelUse") -> "KernelUse":
+        """Return both together."""
+        return KernelUse(self.calls + other.calls, self.seconds + other.seconds, self.weight_bytes + other.weight_bytes)
+
     def since(self, earlier: "KernelUse") -> "KernelUse":
         """Return what was used after an earlier moment."""
-        return KernelUse(*(now - then for now, then in zip(self, earlier, strict=True)))
+        return self.plus(KernelUse(-earlier.calls, -earlier.seconds, -earlier.weight_bytes))
 
 
 class Kernels:
