@@ -12,6 +12,7 @@ import typer
 
 from mimo_cli.commands.model_choice import ModelChoice, choose_model
 from mimo_cli.commands.options import GeneralOptions, ModelOptions
+from mimo_cli.commands.shape_bench import ShapeOptions, measure_shape, shape_json, write_shape_table
 from mimo_cli.commands.sources import read_text_file
 from mimo_cli.errors import UsageError
 from mimo_cli.terminal.console import Terminal
@@ -20,7 +21,12 @@ from mimo_cli.units import format_bytes, parse_count
 if TYPE_CHECKING:
     from mimo_cli.engine.bench import BenchRow, Sample
 
-EXAMPLES = ("mimo bench", "mimo bench -p 512-4096+512 -n 64 -r 5", "mimo bench -m ~/models/MiMo-V2.5 -d 0,8192 --json")
+EXAMPLES = (
+    "mimo bench",
+    "mimo bench -p 512-4096+512 -n 64 -r 5",
+    "mimo bench -m ~/models/MiMo-V2.5 -d 0,8192 --json",
+    "mimo bench --shape v2.5 --layers 3 --experts-format mxfp4",
+)
 
 _COLUMNS = ("prompt", "depth", "prefill t/s", "decode t/s", "first token", "expert hits", "read/tok", "KV", "peak RAM")
 _HARDWARE = ("cpu", "cores", "threads", "memory_bytes", "system")
@@ -30,6 +36,7 @@ _COMPUTE = ("dtype", "kernels")
 def bench(
     general: GeneralOptions,
     model: ModelOptions,
+    shape: ShapeOptions,
     prompt: Annotated[
         str, typer.Option("-p", "--prompt-tokens", metavar="N,N", help="Prompt sizes: numbers, ranges a-b+step.")
     ] = "512,4096",
@@ -54,15 +61,22 @@ def bench(
     It runs the code that chat runs, on real text. Each row gives the median of the repeats and the standard
     deviation; first token is the time from the request to the first token. With --json or --csv the machine and the
     versions stand beside the numbers.
+
+    With --shape no model is needed: some layers of a release in their real sizes, with random weights, in memory as a
+    whole. Then one layer of experts is also measured alone, against what plain reads of memory reach.
     """
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other")
     terminal = general.terminal()
     model.limit_threads()
-    choice = choose_model(model.model)
     sizes = (parse_sizes(prompt), parse_sizes(depth), parse_sizes(decode))
     if len(sizes[2]) != 1:
         raise UsageError(f"-n takes one number, found `{decode}`")
+    if shape.shape is not None:
+        _bench_shape(terminal, shape, model, sizes, repeats, cold or text is not None or as_csv, as_json)
+        return
+    shape.require_unused()
+    choice = choose_model(model.model)
     rows, machine = _measure(terminal, choice, model, sizes, repeats, cold, text)
     if as_json:
         terminal.write(json.dumps(json_report(choice, machine, rows), ensure_ascii=False) + "\n")
@@ -91,6 +105,27 @@ def _range(item: str) -> Iterator[int]:
     while low <= high:
         yield low
         low = low + step if match[3] == "+" else low * step
+
+
+def _bench_shape(
+    terminal: Terminal,
+    shape: ShapeOptions,
+    model: ModelOptions,
+    sizes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]],
+    repeats: int,
+    is_other: bool,
+    as_json: bool,
+) -> None:
+    if is_other:
+        raise UsageError("--shape goes with none of --cold, --text and --csv")
+    report = measure_shape(terminal, shape, model, (sizes[0], sizes[1], sizes[2][0]), repeats)
+    from mimo_cli.engine.machine import describe_machine
+
+    values = shape_json(shape.shape or "", report, describe_machine())
+    if as_json:
+        terminal.write(json.dumps(values, ensure_ascii=False) + "\n")
+    else:
+        write_shape_table(terminal, values)
 
 
 def _measure(

@@ -6,6 +6,7 @@ outside the clock. It is the code that chat runs: `generate` on a Sequence.
 """
 
 import statistics
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import resources
@@ -16,7 +17,8 @@ from mimo_cli.engine.generate import generate
 from mimo_cli.engine.memory import reset_peak_rss
 from mimo_cli.engine.sampling import SamplingParams
 from mimo_cli.engine.sequence import Sequence
-from mimo_cli.engine.stats import GenerationStats
+from mimo_cli.engine.stats import ExpertTraffic, GenerationStats
+from mimo_cli.engine.step_meter import StepMeter, StepTimes
 from mimo_cli.errors import UsageError
 from mimo_cli.media.prompt import Prompt
 
@@ -33,7 +35,8 @@ class BenchSpec:
     """What to measure. `prompt_ids` supplies the tokens of every depth and prompt, from its beginning.
 
     cache_state "cold" drops the experts held in memory, and what the system will give up of the shards, before each
-    repeat; "warm" does one unmeasured run first.
+    repeat; "warm" does one unmeasured run first. `time_limit_s` after the start no further repeat begins, so that a
+    slow machine ends with fewer of them.
     """
 
     prompt_ids: tuple[int, ...]
@@ -42,6 +45,7 @@ class BenchSpec:
     depths: tuple[int, ...] = (0,)
     repeats: int = 3
     cache_state: CacheState = "warm"
+    time_limit_s: float | None = None
 
     def __post_init__(self) -> None:
         sizes = (*self.prompt_tokens, *self.depths, self.decode_tokens)
@@ -85,7 +89,9 @@ class BenchRow:
     """What one (depth, prompt) pair gave. Rates are tokens per second; None where nothing of the kind was measured.
 
     hit_rate and bytes_per_token are of the decoded tokens' experts; kv_bytes is the KV cache at the end; peak_rss_bytes
-    the process's peak during the repeats (of its whole life where the system cannot reset it).
+    the process's peak during the repeats (of its whole life where the system cannot reset it). Of the time of a decoded
+    token, non_kernel_share is spent outside the native kernels, attention_share of it in attention computed by torch;
+    weight_bytes_per_token are read by the kernels (None and 0 without any).
     """
 
     context_tokens: int
@@ -101,6 +107,26 @@ class BenchRow:
     bytes_per_token: float
     kv_bytes: int
     peak_rss_bytes: int
+    non_kernel_share: float | None
+    attention_share: float | None
+    weight_bytes_per_token: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """One repeat: what it cost, and where the time of reading and of decoding went."""
+
+    stats: GenerationStats
+    prefill: StepTimes
+    decode: StepTimes
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A row and the repeats it sums up."""
+
+    row: BenchRow
+    runs: tuple[Run, ...]
 
 
 def run_bench(engine: Engine, spec: BenchSpec, on_row: Callable[[BenchRow], None] | None = None) -> list[BenchRow]:
@@ -108,48 +134,62 @@ def run_bench(engine: Engine, spec: BenchSpec, on_row: Callable[[BenchRow], None
 
     Raises what Engine.start_sequence and Sequence.prefill raise.
     """
-    sequence = engine.start_sequence(spec.context_tokens + spec.decode_tokens)
     rows = []
-    for row in _rows(engine, sequence, spec):
-        rows.append(row)
-        if on_row:
-            on_row(row)
+    with StepMeter(engine) as meter:
+        for measured in measure_rows(engine, spec, meter):
+            rows.append(measured.row)
+            if on_row:
+                on_row(measured.row)
     return rows
 
 
-def _rows(engine: Engine, sequence: Sequence, spec: BenchSpec) -> Iterator[BenchRow]:
+def measure_rows(
+    engine: Engine, spec: BenchSpec, meter: StepMeter, before_run: Callable[[], object] | None = None
+) -> Iterator[Measured]:
+    """Yield every row as it is done; `meter` is attached to the engine. `before_run` is called before every repeat."""
+    sequence = engine.start_sequence(spec.context_tokens + spec.decode_tokens)
+    deadline = time.monotonic() + spec.time_limit_s if spec.time_limit_s is not None else None
     for depth in sorted(set(spec.depths)):
         if depth:
             sequence.prefill(Prompt(spec.prompt_ids[:depth]))
         base = sequence.snapshot()
         for prompt_tokens in sorted(set(spec.prompt_tokens)):
-            runs = []
+            runs: list[Run] = []
             if spec.cache_state == "warm":
-                _run(sequence, spec, depth + prompt_tokens)
+                _run(sequence, spec, depth + prompt_tokens, meter)
             reset_peak_rss()
-            for _ in range(spec.repeats):
+            while len(runs) < spec.repeats and not (runs and deadline and time.monotonic() > deadline):
                 sequence.restore(base)
                 if spec.cache_state == "cold":
                     engine.drop_experts()
-                runs.append(_run(sequence, spec, depth + prompt_tokens))
+                if before_run:
+                    before_run()
+                runs.append(_run(sequence, spec, depth + prompt_tokens, meter))
             sequence.restore(base)
-            yield _row(spec, depth, prompt_tokens, runs)
+            yield Measured(_row(spec, depth, prompt_tokens, runs), tuple(runs))
 
 
-def _run(sequence: Sequence, spec: BenchSpec, context_tokens: int) -> GenerationStats:
+def _run(sequence: Sequence, spec: BenchSpec, context_tokens: int, meter: StepMeter) -> Run:
     # One token comes out of the prompt itself; `decode_tokens` more are decoded.
     params = SamplingParams(temperature=0, max_tokens=spec.decode_tokens + 1)
     generation = generate(sequence, Prompt(spec.prompt_ids[: max(context_tokens, 1)]), params)
+    before = meter.read()
+    next(generation)
+    between = meter.read()
     for _ in generation:
         pass
-    return generation.stats
+    return Run(generation.stats, between - before, meter.read() - between)
 
 
-def _row(spec: BenchSpec, depth: int, prompt_tokens: int, runs: list[GenerationStats]) -> BenchRow:
-    traffic = runs[0].decode_experts
-    for run in runs[1:]:
-        traffic += run.decode_experts
+def _row(spec: BenchSpec, depth: int, prompt_tokens: int, runs: list[Run]) -> BenchRow:
+    stats = [run.stats for run in runs]
+    traffic = sum((run.decode_experts for run in stats), ExpertTraffic())
     decoded = spec.decode_tokens * len(runs)
+    decode_s = sum(run.decode_s for run in stats)
+    kernels_s = sum(run.decode.kernels.seconds for run in runs)
+    weight_bytes = sum(run.decode.kernels.weight_bytes for run in runs)
+    attention_s = sum(run.decode.attention_s for run in runs)
+    has_kernels = bool(decode_s and kernels_s)
     return BenchRow(
         context_tokens=depth + prompt_tokens,
         depth_tokens=depth,
@@ -157,11 +197,14 @@ def _row(spec: BenchSpec, depth: int, prompt_tokens: int, runs: list[GenerationS
         decode_tokens=spec.decode_tokens,
         repeats=len(runs),
         cache_state=spec.cache_state,
-        prefill_tps=Sample.of([run.prefill_tps for run in runs if prompt_tokens]),
-        decode_tps=Sample.of([run.decode_tps for run in runs if spec.decode_tokens]),
-        ttft_ms=Sample.of([run.first_token_s * 1000 for run in runs if prompt_tokens]),
+        prefill_tps=Sample.of([run.prefill_tps for run in stats if prompt_tokens]),
+        decode_tps=Sample.of([run.decode_tps for run in stats if spec.decode_tokens]),
+        ttft_ms=Sample.of([run.first_token_s * 1000 for run in stats if prompt_tokens]),
         hit_rate=traffic.hit_rate,
         bytes_per_token=traffic.bytes_read / decoded if decoded else 0.0,
-        kv_bytes=runs[-1].kv_bytes,
-        peak_rss_bytes=max(run.peak_rss_bytes for run in runs),
+        kv_bytes=stats[-1].kv_bytes,
+        peak_rss_bytes=max(run.peak_rss_bytes for run in stats),
+        non_kernel_share=1 - kernels_s / decode_s if has_kernels else None,
+        attention_share=attention_s / decode_s if has_kernels else None,
+        weight_bytes_per_token=weight_bytes / decoded if decoded else 0.0,
     )
