@@ -1,4 +1,4 @@
-"""The kernels under the address and undefined-behaviour sanitizers: a small C++ program, built here, runs odd shapes."""
+"""The kernels under the address and undefined-behaviour sanitizers: a small C++ program runs odd shapes."""
 
 import shutil
 import subprocess
