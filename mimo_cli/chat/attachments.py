@@ -13,7 +13,7 @@ from mimo_cli.chat.media_options import MediaOptions
 from mimo_cli.chat.messages import AudioPart, ImagePart, MediaPart, Origin, VideoPart
 from mimo_cli.errors import MediaError, UsageError
 from mimo_cli.media.audio import open_audio
-from mimo_cli.media.fetch import fetch
+from mimo_cli.media.fetch import fetch, is_url
 from mimo_cli.media.image import open_image
 from mimo_cli.media.sniff import sniff
 from mimo_cli.media.source import settle
@@ -65,7 +65,7 @@ class MediaOpener:
             scheme = urlsplit(reference).scheme.lower() if ":" in reference[:8] else ""
             if scheme == "data":
                 return decode_data_uri(reference), name or "data URI"
-            if scheme in ("http", "https"):
+            if is_url(reference) and scheme != "file":
                 return fetch(reference, allow_net=self._allow_net), name or reference
             if scheme == "file":
                 reference = unquote(urlsplit(reference).path)
