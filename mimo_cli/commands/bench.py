@@ -41,8 +41,9 @@ def bench(
         str, typer.Option("-p", "--prompt-tokens", metavar="N,N", help="Prompt sizes: numbers, ranges a-b+step.")
     ] = "512,4096",
     decode: Annotated[
-        str, typer.Option("-n", "--decode-tokens", metavar="N", help="Tokens decoded after each.")
-    ] = "128",
+        str | None,
+        typer.Option("-n", "--decode-tokens", metavar="N", help="Tokens decoded after each [128; with --shape 64]."),
+    ] = None,
     depth: Annotated[
         str, typer.Option("-d", "--depth", metavar="N,N", help="Tokens already in the context, as with -p.")
     ] = "0",
@@ -69,7 +70,7 @@ def bench(
         raise UsageError("--json and --csv exclude each other")
     terminal = general.terminal()
     model.limit_threads()
-    sizes = (parse_sizes(prompt), parse_sizes(depth), parse_sizes(decode))
+    sizes = (parse_sizes(prompt), parse_sizes(depth), parse_sizes(decode or ("64" if shape.shape else "128")))
     if len(sizes[2]) != 1:
         raise UsageError(f"-n takes one number, found `{decode}`")
     if shape.shape is not None:

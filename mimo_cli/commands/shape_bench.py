@@ -22,7 +22,7 @@ DEFAULT_LAYERS = 3
 _PANEL = "shape"
 _SAMPLES = ("prefill_tps", "decode_tps", "ttft_ms")
 _ROW_COLUMNS = ("prompt", "depth", "prefill t/s", "decode t/s", "first token", "weights", "of ceiling")
-_COLUMNS = (*_ROW_COLUMNS, "no kernel", "attention", "KV", "peak RAM")
+_COLUMNS = (*_ROW_COLUMNS, "no kernel", "of it attention", "KV", "peak RAM")
 
 
 class RecordFormat(StrEnum):
@@ -165,6 +165,7 @@ def shape_json(name: str, report: "ShapeReport", machine: dict[str, Any]) -> dic
             "dense_format": spec.dense,
             "bits_per_weight": report.bits_per_weight,
             "weights": "random",
+            "tokens": "random, read and decoded; none is sampled",
         },
         "compute": {
             "dtype": str(compute.dtype).removeprefix("torch."),
@@ -205,8 +206,10 @@ def _row(measured: "ShapeRow") -> dict[str, Any]:
             row[key] = value
     tiers = {"ram": values["weight_bytes_per_token"], "disk": values["bytes_per_token"]}
     ceiling = measured.read_ceiling_gbps
+    outside, attention = row["non_kernel_share"], row["attention_share"]
     return {
         **row,
+        "dispatch_share": None if outside is None else outside - attention,
         "bytes_per_token": sum(tiers.values()),
         "bytes_per_token_by_tier": tiers,
         "weights_gbps": measured.weights_gbps,

@@ -36,7 +36,8 @@ class BenchSpec:
 
     cache_state "cold" drops the experts held in memory, and what the system will give up of the shards, before each
     repeat; "warm" does one unmeasured run first. `time_limit_s` after the start no further repeat begins, so that a
-    slow machine ends with fewer of them.
+    slow machine ends with fewer of them. `decode_ids` are decoded instead of the model's own choices: random weights
+    soon repeat themselves, and would then read the same few experts for ever.
     """
 
     prompt_ids: tuple[int, ...]
@@ -46,6 +47,7 @@ class BenchSpec:
     repeats: int = 3
     cache_state: CacheState = "warm"
     time_limit_s: float | None = None
+    decode_ids: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         sizes = (*self.prompt_tokens, *self.depths, self.decode_tokens)
@@ -53,6 +55,8 @@ class BenchSpec:
             raise UsageError("a benchmark needs prompt sizes and depths of 0 or more tokens, and at least one repeat")
         if max(self.prompt_tokens) + max(self.depths) + self.decode_tokens == 0:
             raise UsageError("a benchmark of no tokens measures nothing")
+        if self.decode_ids is not None and len(self.decode_ids) <= self.decode_tokens:
+            raise UsageError(f"{self.decode_tokens} tokens to decode need one more to begin with")
         if self.context_tokens > len(self.prompt_ids):
             raise UsageError(
                 f"the prompt text has {len(self.prompt_ids):,} tokens, the largest measurement reads "
@@ -172,7 +176,9 @@ def measure_rows(
 def _run(sequence: Sequence, spec: BenchSpec, context_tokens: int, meter: StepMeter) -> Run:
     # One token comes out of the prompt itself; `decode_tokens` more are decoded.
     params = SamplingParams(temperature=0, max_tokens=spec.decode_tokens + 1)
-    generation = generate(sequence, Prompt(spec.prompt_ids[: max(context_tokens, 1)]), params)
+    ids = spec.decode_ids
+    force = (lambda tokens: (ids[len(tokens)],)) if ids else None
+    generation = generate(sequence, Prompt(spec.prompt_ids[: max(context_tokens, 1)]), params, force=force)
     before = meter.read()
     next(generation)
     between = meter.read()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from mimo_cli.checkpoint.config import ModelConfig
 from mimo_cli.engine.read_ceiling import ReadCeiling
@@ -84,25 +85,30 @@ def measure_moe_layer(
     generator = torch.Generator().manual_seed(2)
     weight_bytes = active * (store.records.up_shape.nbytes + store.records.down_shape.nbytes)
 
-    def run(count: int) -> float:
+    def draw(count: int) -> tuple[Tensor, Tensor, Tensor]:
         hidden_states = torch.randn(count, config.hidden_size, generator=generator).to(dtype)
         ids = torch.rand(count, experts, generator=generator).argsort(dim=1)[:, :active]
-        weights = torch.full((count, active), 1 / active)
-        started = time.perf_counter()
-        store.run(layer, hidden_states, ids, weights)
-        return time.perf_counter() - started
+        return hidden_states, ids.contiguous(), torch.full((count, active), 1 / active)
+
+    def run(count: int, times: int = 1) -> list[float]:
+        seconds = []
+        for drawn in [draw(count) for _ in range(times)]:  # drawn before the first is run: nothing runs between
+            started = time.perf_counter()
+            store.run(layer, *drawn)
+            seconds.append(time.perf_counter() - started)
+        return seconds
 
     with torch.inference_mode():
-        run(1), run(tokens)
+        run(1), run(tokens)  # what is made at the first call is not measured
         decode_s: list[float] = []
         prefill_s: list[float] = []
         shares: list[float] = []
         for _ in range(spec.rounds):
             ceiling_gbps = ceiling.probe()
-            round_s = [run(1) for _ in range(spec.steps)]
+            round_s = run(1, spec.steps)
             shares.append(weight_bytes / statistics.median(round_s) / 1e9 / ceiling_gbps)
             decode_s += round_s
-            prefill_s.append(run(tokens))
+            prefill_s += run(tokens)
     step_s = statistics.median(decode_s)
     return MoeLayerRow(
         weights_gbps=weight_bytes / step_s / 1e9,

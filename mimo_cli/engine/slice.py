@@ -57,11 +57,13 @@ class ShapeSpec:
 
     @property
     def bench(self) -> BenchSpec:
-        """The measurement of the slice; its prompt is random tokens, always the same."""
-        count = max(self.depths) + max(self.prompt_tokens)
-        ids = torch.randint(self.config.vocab_size, (max(count, 1),), generator=torch.Generator().manual_seed(3))
+        """The measurement of the slice. Tokens read and decoded are random ones, always the same."""
+        count = max(max(self.depths) + max(self.prompt_tokens), 1)
+        generator = torch.Generator().manual_seed(3)
+        ids = torch.randint(self.config.vocab_size, (count + self.decode_tokens + 1,), generator=generator).tolist()
         sizes = self.prompt_tokens, self.decode_tokens, self.depths, self.repeats
-        return BenchSpec(tuple(ids.tolist()), *sizes, time_limit_s=self.time_limit_s)
+        prompt_ids, decode_ids = tuple(ids[:count]), tuple(ids[count:])
+        return BenchSpec(prompt_ids, *sizes, time_limit_s=self.time_limit_s, decode_ids=decode_ids)
 
 
 def build_slice(
