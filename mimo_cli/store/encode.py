@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from mimo_cli.errors import CheckpointError
+from mimo_cli.quant.fp8 import require_numbers
 from mimo_cli.quant.mxfp4 import decode
 from mimo_cli.quant.packed import BLOCK_ROWS, SPAN_COLS, PackedShape
 from mimo_cli.quant.quantize import Codes, expand_fp8, pack_stream, quantize, spread_block_scales, unpack_nibbles
 from mimo_cli.quant.stored import StoredMatrix
 
-_SLAB_ELEMENTS = 1 << 18
-"""1 MiB in float32."""
+_SLAB_ELEMENTS = 1 << 19
+"""2 MiB in float32; measured faster than half of that, where calls take their share."""
 
 _NAN_SCALE = 255
 
@@ -107,8 +108,7 @@ def _move_rows(matrix: StoredMatrix, start: int, rows: int) -> Codes:
         if bool((scales == _NAN_SCALE).any()):
             raise CheckpointError(f"an MXFP4 scale byte is NaN ({_NAN_SCALE})")
         return Codes(unpack_nibbles(codes), scales)
-    if bool(((codes.view(torch.uint8) & 0x7F) == 0x7F).any()):
-        raise CheckpointError("a weight is NaN")
+    require_numbers(codes)
     scales = spread_block_scales(matrix.scales, _scale_rows(matrix, order))
     if not bool(torch.isfinite(scales).all()):
         raise CheckpointError("a block scale is not finite")

@@ -124,7 +124,7 @@ def test_progress_ends_at_the_planned_total_without_the_shard_headers(tmp_path: 
 
 
 KILLED = """
-import sys
+import sys, time
 from pathlib import Path
 from mimo_cli.store import output
 from mimo_cli.store.convert import convert
@@ -132,6 +132,7 @@ from mimo_cli.store.plan import QuantizeOptions, plan_store
 write = output.write_some
 def slow(descriptor, data):
     print("wrote", flush=True)
+    time.sleep(0.01)
     return write(descriptor, data[:20000])
 output.write_some = slow
 convert(plan_store(Path(sys.argv[1]), QuantizeOptions("int4", 32)), Path(sys.argv[2]), jobs=1)
@@ -140,19 +141,19 @@ convert(plan_store(Path(sys.argv[1]), QuantizeOptions("int4", 32)), Path(sys.arg
 
 def test_a_conversion_goes_on_after_kill_9_at_random_moments(tmp_path: Path) -> None:
     source, folder = SOURCES["text"], tmp_path / "store"
-    generator, kept = random.Random(3), 0
-    for _ in range(3):
+    generator = random.Random(3)
+    for _ in range(4):
         command = [sys.executable, "-c", KILLED, str(source), str(folder)]
         run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert run.stdout is not None
-        for _ in range(generator.randint(5, 60)):
+        for _ in range(generator.randint(10, 25)):
             run.stdout.readline()
         time.sleep(generator.random() / 20)
         run.send_signal(signal.SIGKILL)
         run.wait()
         run.stdout.close()
-        assert not (folder / STORE_FILE).exists() or run.returncode == 0
-    assert (folder / JOURNAL_FILE).is_file() and any(folder.glob(".*.part"))
+        assert run.returncode == -signal.SIGKILL and not (folder / STORE_FILE).exists()
+    assert (folder / JOURNAL_FILE).is_file()
     kept = len(list(folder.glob("experts-*.bin")))
     report = convert(make_plan("text", "int4"), folder)
     assert len(report.kept) >= kept >= 1 and not report.damaged
