@@ -39,8 +39,8 @@ class LoadedModel:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of all shards."""
-        return sum(self.engine.core.index.shard_bytes.values())
+        """Bytes of all weights as stored, in shards or in a packed store."""
+        return self.engine.core.contents.size_bytes
 
 
 def media_choices(options: MediaReadingOptions) -> MediaChoices:

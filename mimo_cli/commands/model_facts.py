@@ -42,7 +42,8 @@ def model_facts(choice: ModelChoice) -> dict[str, Any]:
         },
         "tokenizer": _tokenizer(choice.folder),
         "template": _template(choice.folder),
-        "notes": [*contents.notes, *(f"lossy: {loss}" for loss in opened.losses)],
+        "notes": list(contents.notes),
+        "lossy": list(opened.losses),
         "problems": [str(problem) for problem in contents.problems[:_MAX_PROBLEMS]],
         "num_problems": len(contents.problems),
     }
@@ -83,6 +84,7 @@ def fact_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("template", template.get("problem") or f"{template['source']}, sha256 {template['sha256'][:16]}"),
         ("", "" if template.get("problem") else _template_text(template)),
         *(("missing", note) for note in facts["notes"]),
+        *(("lossy", loss) for loss in facts["lossy"]),
     ]
     return [(name, value) for name, value in lines if value]
 

@@ -203,4 +203,7 @@ def test_a_store_says_what_was_lost_and_inspect_shows_it(tmp_path: Path) -> None
     assert run.code == 0 and facts["num_problems"] == 0
     formats = {part["name"]: part["formats"] for part in facts["storage"]["parts"]}
     assert list(formats["experts"]) == ["INT4 g32"] and "INT8" in formats["text"]
-    assert any(note.startswith("lossy: experts: FP8 -> int4 g32") for note in facts["notes"])
+    assert facts["lossy"][0].startswith("experts: FP8 -> int4 g32, relative error 5.")
+    assert "lossy      experts: FP8 -> int4 g32" in run_cli("inspect", store, home=tmp_path).out
+    run = run_cli("chat", "-m", store, "-t", "0", "-n", "2", "--no-think", "hello", home=tmp_path)
+    assert run.code == 0 and "mimo: lossy: dense: BF16, FP8 -> int8, relative error 0." in run.err

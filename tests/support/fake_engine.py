@@ -119,7 +119,7 @@ class FakeEngine:
         self.losses: tuple[str, ...] = ()
         self.compute = SimpleNamespace(name="avx512, 2 threads")
         self.kv_bytes_per_token = 1000
-        self.index = SimpleNamespace(shard_bytes={Path("model.safetensors"): 5_000_000})
+        self.contents = SimpleNamespace(size_bytes=5_000_000)
         self.media = SimpleNamespace(audio_tokenizer=None)
         self.is_closed = False
 
