@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <vector>
+
+#include "quantize_tiles.hpp"
 
 // One body, compiled for several instruction sets; the loader picks. Clang and non-x86 builds take the plain one.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -146,12 +147,17 @@ float from_half(uint16_t h) { return float_of(h); }
 MIMO_CLONES
 double quantize_int4(const float* weights, const float* importance, int rows, int cols, int group, int8_t* codes, uint16_t* scales) {
   const int groups = (cols + group - 1) / group;
+  const QuantizeTiles* tiles = avx512_tiles();
   double total = 0;
   for (int r = 0; r < rows; r += kLanes)
     for (int k = 0; k < groups; k++) {
-      const int from = k * group;
-      total += quantize_int4_groups(weights + size_t(r) * cols, importance, std::min(kLanes, rows - r), cols, from, std::min(group, cols - from),
-                                    codes + size_t(r) * cols, scales + size_t(r) * groups + k, groups);
+      const int from = k * group, n = std::min(group, cols - from), lanes = std::min(kLanes, rows - r);
+      const size_t at = size_t(r) * cols;
+      uint16_t* out = scales + size_t(r) * groups + k;
+      if (tiles && lanes == kLanes && n % 16 == 0)
+        total += tiles->int4(weights + at + from, importance ? importance + from : nullptr, cols, n, codes + at + from, out, groups);
+      else
+        total += quantize_int4_groups(weights + at, importance, lanes, cols, from, n, codes + at, out, groups);
     }
   return total;
 }
@@ -185,10 +191,16 @@ double quantize_mxfp4(const float* weights, int rows, int cols, uint8_t* codes, 
   static const float level[8] = {0, .5f, 1, 1.5f, 2, 3, 4, 6};
   static const float border[7] = {.25f, .75f, 1.25f, 1.75f, 2.5f, 3.5f, 5.f};  // ties go to the even code
   const int groups = (cols + 31) / 32;
+  const QuantizeTiles* tiles = avx512_tiles();
   double total = 0;
   for (int r = 0; r < rows; r++)
     for (int k = 0; k < groups; k++) {
       const int from = k * 32, n = std::min(32, cols - from);
+      if (tiles && n == 32) {
+        const size_t at = size_t(r) * cols + from;
+        total += tiles->mxfp4(weights + at, codes + at, scales + size_t(r) * groups + k);
+        continue;
+      }
       const float* source = weights + size_t(r) * cols + from;
       float peak = 0;
       for (int i = 0; i < n; i++) peak = std::fabs(source[i]) > peak ? std::fabs(source[i]) : peak;

@@ -1,4 +1,5 @@
-// Choosing 4-bit and 8-bit codes for float weights. Portable C++ that the compiler vectorizes.
+// Choosing 4-bit and 8-bit codes for float weights. Portable C++ that the compiler vectorizes; whole tiles of int4 and mxfp4
+// go to quantize_avx512.cpp where the processor can.
 #pragma once
 #include <cstdint>
 

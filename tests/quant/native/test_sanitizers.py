@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 NATIVE = Path(__file__).parents[3] / "mimo_cli" / "quant" / "native"
-SOURCES = ("capi", "compute", "packing", "quantize", "pool", "cpu", "isa", "avx2", "avx512")
+SOURCES = ("capi", "compute", "packing", "quantize", "pool", "cpu", "isa", "avx2", "avx512", "quantize_avx512")
 FLAGS = ["-std=c++17", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{NATIVE}"]
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "vl", "dq", "vnni", "bf16", "vbmi"))]
 
 
 def compile_one(source: Path, folder: Path) -> str:
-    extra = {"avx2": AVX2, "avx512": AVX512}.get(source.stem, [])
+    extra = {"avx2": AVX2, "avx512": AVX512, "quantize_avx512": AVX512}.get(source.stem, [])
     out = str(folder / f"{source.stem}.o")
     subprocess.run(["g++", *FLAGS, *extra, "-c", str(source), "-o", out], check=True)
     return out
