@@ -63,7 +63,7 @@ class OpenModel:
             packed[name] = _label(shape), shape.nbytes
             if name.endswith(_QKV) and self.config.attention_projection_layout == "split":
                 prefix = name.removesuffix(_QKV)
-                del packed[name]  # the configuration names q, k and v
+                # The configuration names q, k and v, of which the first takes all the bytes.
                 packed |= {f"{prefix}.{part}.weight": (_label(shape), 0) for part in ("k_proj", "v_proj")}
                 packed[f"{prefix}.q_proj.weight"] = _label(shape), shape.nbytes
         records = self.manifest.records
