@@ -1,5 +1,7 @@
 """Writing packed streams in numpy: the inverse of `packed.decode_packed`, for machines without the native kernels."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -27,7 +29,7 @@ def pack_matrix(shape: PackedShape, data: Bytes, stream: int, codes: Tensor, sca
         spans[:, :, at : at + shape.scale_bytes] = _scale_bytes(shape, scales)
 
 
-def _by_span(shape: PackedShape, codes: Tensor) -> NDArray[np.generic]:
+def _by_span(shape: PackedShape, codes: Tensor) -> NDArray[Any]:
     """Pad codes to whole blocks and spans: [B, S, 16, 128] of their element type."""
     values = codes.contiguous()
     if shape.format in ("int4", "int8"):
@@ -42,9 +44,10 @@ def _by_span(shape: PackedShape, codes: Tensor) -> NDArray[np.generic]:
     return padded.reshape(shape.blocks, BLOCK_ROWS, shape.spans, SPAN_COLS).transpose(0, 2, 1, 3)
 
 
-def _lines(values: NDArray[np.generic], shape: PackedShape) -> Bytes:
+def _lines(values: NDArray[Any], shape: PackedShape) -> Bytes:
     """values [B, S, 16, 128] -> code bytes [B, S, code_bytes] in the order of the stream."""
     b, s = values.shape[:2]
+    cells: NDArray[Any]
     if shape.format in ("int4", "mxfp4"):
         halves = values.astype(np.uint8).reshape(b, s, BLOCK_ROWS, 16, 2, 4)  # row, line of 8 columns, half, byte
         halves = halves.transpose(0, 1, 3, 2, 4, 5)
