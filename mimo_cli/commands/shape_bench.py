@@ -14,8 +14,8 @@ from mimo_cli.units import format_bytes
 if TYPE_CHECKING:
     from mimo_cli.engine.shape_bench import ShapeReport, ShapeRow
 
-TIME_LIMIT_S = 180.0
-"""After so long no further repeat begins: a slow machine still ends within minutes."""
+TIME_LIMIT_S = 120.0
+"""After so long every row left is measured once: a slow machine still ends within minutes."""
 
 DEFAULT_LAYERS = 3
 
@@ -152,7 +152,7 @@ def measure_shape(
 
 
 def shape_json(name: str, report: "ShapeReport", machine: dict[str, Any]) -> dict[str, Any]:
-    """Return everything measured, for programs; docs/performance.md says what the keys mean."""
+    """Return everything measured, for programs; docs/bench.md says what the keys mean."""
     spec, compute = report.spec, report.compute
     hardware = {key: machine[key] for key in ("cpu", "cores", "memory_bytes", "system")}
     kernels = compute.kernels

@@ -5,6 +5,7 @@ then `decode_tokens` are decoded greedily, ignoring end-of-text. Each repeat sta
 outside the clock. It is the code that chat runs: `generate` on a Sequence.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -35,9 +36,9 @@ class BenchSpec:
     """What to measure. `prompt_ids` supplies the tokens of every depth and prompt, from its beginning.
 
     cache_state "cold" drops the experts held in memory, and what the system will give up of the shards, before each
-    repeat; "warm" does one unmeasured run first. `time_limit_s` after the start no further repeat begins, so that a
-    slow machine ends with fewer of them. `decode_ids` are decoded instead of the model's own choices: random weights
-    soon repeat themselves, and would then read the same few experts for ever.
+    repeat; "warm" does one unmeasured run first. `time_limit_s` after the start a row is measured once and at once, so
+    that a slow machine ends in time; its `repeats` tell. `decode_ids` are decoded instead of the model's own choices:
+    random weights soon repeat themselves, and would then read the same few experts for ever.
     """
 
     prompt_ids: tuple[int, ...]
@@ -152,17 +153,17 @@ def measure_rows(
 ) -> Iterator[Measured]:
     """Yield every row as it is done; `meter` is attached to the engine. `before_run` is called before every repeat."""
     sequence = engine.start_sequence(spec.context_tokens + spec.decode_tokens)
-    deadline = time.monotonic() + spec.time_limit_s if spec.time_limit_s is not None else None
+    deadline = time.monotonic() + (math.inf if spec.time_limit_s is None else spec.time_limit_s)
     for depth in sorted(set(spec.depths)):
         if depth:
             sequence.prefill(Prompt(spec.prompt_ids[:depth]))
         base = sequence.snapshot()
         for prompt_tokens in sorted(set(spec.prompt_tokens)):
             runs: list[Run] = []
-            if spec.cache_state == "warm":
+            if spec.cache_state == "warm" and time.monotonic() < deadline:
                 _run(sequence, spec, depth + prompt_tokens, meter)
             reset_peak_rss()
-            while len(runs) < spec.repeats and not (runs and deadline and time.monotonic() > deadline):
+            while len(runs) < spec.repeats and not (runs and time.monotonic() > deadline):
                 sequence.restore(base)
                 if spec.cache_state == "cold":
                     engine.drop_experts()

@@ -7,6 +7,7 @@ from mimo_cli.engine.bench import BenchRow, BenchSpec, Sample, bench_text, run_b
 from mimo_cli.engine.generate import Generation
 from mimo_cli.errors import UsageError
 from mimo_cli.media.prompt import Prompt
+from mimo_cli.quant.kernels import missing_reason
 from tests.support.engines import GOLDEN, golden_engine, golden_ids, load_changed
 
 IDS = golden_ids(2)
@@ -72,6 +73,33 @@ def test_cold_runs_read_the_experts_again() -> None:
     assert cold.bytes_per_token > 0 and cold.hit_rate < 1
 
 
+def test_given_tokens_are_decoded_instead_of_the_models_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[Generation] = []
+    original = bench.generate
+
+    def remember(*args: object, **kwargs: object) -> Generation:
+        runs.append(original(*args, **kwargs))
+        return runs[-1]
+
+    monkeypatch.setattr(bench, "generate", remember)
+    measure(prompt_tokens=(8,), depths=(0,), decode_ids=(9, 8, 7, 6, 5))
+    assert [run.tokens for run in runs] == [[9, 8, 7, 6, 5]] * 3
+
+
+def test_after_the_time_limit_no_further_repeat_begins() -> None:
+    rows = measure(repeats=3, time_limit_s=0.0)
+    assert [row.repeats for row in rows] == [1] * 4
+    assert [row.repeats for row in measure(repeats=3, prompt_tokens=(8,), depths=(0,), time_limit_s=600)] == [3]
+
+
+def test_a_row_tells_what_is_spent_outside_the_kernels() -> None:
+    (row,) = measure(prompt_tokens=(8,), depths=(0,))
+    if missing_reason():
+        assert row.non_kernel_share is None and row.attention_share is None and row.weight_bytes_per_token == 0
+    else:
+        assert 0 < row.attention_share < row.non_kernel_share < 1 and row.weight_bytes_per_token > 0
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -79,6 +107,7 @@ def test_cold_runs_read_the_experts_again() -> None:
         ({"depths": (-1,)}, "0 or more"),
         ({"repeats": 0}, "one repeat"),
         ({"prompt_tokens": (0,), "decode_tokens": 0}, "measures nothing"),
+        ({"decode_tokens": 2, "decode_ids": (1, 2)}, "one more to begin with"),
         ({"prompt_tokens": (300,), "depths": (200,)}, "has 400 tokens, the largest measurement reads 500"),
     ],
 )
