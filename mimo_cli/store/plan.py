@@ -51,7 +51,7 @@ EXPERTS, DENSE = "experts", "dense"
 """The parts that a conversion may change."""
 
 DEFAULT_GROUP = 32
-"""Measured to lose least of the int4 groups, for half a bit per weight (docs/performance.md)."""
+"""Measured to lose least of the int4 groups, for up to 0.37 bits per weight more (docs/performance.md)."""
 
 _COPIED_SUFFIXES = (".json", ".jinja", ".txt", ".model")
 _NOT_COPIED = (INDEX_FILE, STORE_FILE, JOURNAL_FILE)
