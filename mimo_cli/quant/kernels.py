@@ -23,7 +23,7 @@ except ImportError as error:
     _import_error = str(error)
 
 Precision = Literal["int8", "exact", "bfloat16"]
-"""Of the activations. int8: 8 bits for integer formats, the fastest and the only lossy one. exact: 16 significant bits.
+"""Of the activations. int8: 8 bits for integer formats, the fastest and the only lossy one. exact: the 24 bits of float32.
 bfloat16: rounded to bfloat16 for fp8 and bf16 weights, as a bfloat16 network has them; 16 bits for integer formats."""
 
 _PRECISIONS: dict[Precision, int] = {"int8": 0, "exact": 1, "bfloat16": 2}
@@ -138,6 +138,10 @@ class Kernels:
     def _count(self, started: float, weight_bytes: int) -> None:
         calls, seconds, read_bytes = self.use
         self.use = KernelUse(calls + 1, seconds + time.perf_counter() - started, read_bytes + weight_bytes)
+
+    def dot_probe(self, count: int) -> int:
+        """Run `count` dot product instructions between registers on every thread; return the multiplications done."""
+        return int(self._compute.dot_probe(count))
 
     def read_probe(self, data: Tensor, threads: int) -> None:
         """Load every byte of a tensor with plain vector loads: what memory can give, measured beside the kernels."""

@@ -1,8 +1,8 @@
 // Activations of some tokens, prepared once for all rows that will read them.
 //
-// Integer formats read 8-bit (one plane) or 16-bit fixed point (two planes of 8 bits: value = 256 high + low), scaled by
-// the largest magnitude in each span of 128 columns. Float formats read bfloat16: one plane where that is exact, else
-// a second plane with what the first one lost. int4, mxfp4: the sum of each 32 columns pays for the offset of the codes.
+// Integer formats read fixed point of 8, 16 or 24 bits, a plane of 8 bits each, the highest first, scaled by the largest
+// magnitude in each span of 128 columns. Float formats read bfloat16: one plane where that is exact, else two more, each
+// with what those before it lost. int4, mxfp4: the sum of each 32 columns pays for the offset of the codes.
 #pragma once
 #include <cstdint>
 #include <cstdlib>
@@ -13,7 +13,7 @@
 namespace mimo {
 
 // int8: 8-bit activations for integer formats. bfloat16: activations rounded to bfloat16, as a bfloat16 network has them
-// (integer formats: 16-bit fixed point). exact: 16 significant bits for both.
+// (integer formats: 16-bit fixed point). exact: the 24 significant bits of float32 for both.
 enum class Precision : int32_t { int8 = 0, exact = 1, bfloat16 = 2 };
 
 struct FreeDeleter {
@@ -60,7 +60,7 @@ struct Activations {
       scales.ensure(size_t(tokens) * spans);
       sums.ensure(size_t(planes) * tokens * spans * 4);
     } else {
-      pairs.ensure(2 * size_t(tokens) * stride());
+      pairs.ensure(size_t(planes < 2 ? 2 : planes) * tokens * stride());
     }
   }
   // Cells from one token to the next. Not a power of two: tokens read side by side must not meet in one set of the cache.
@@ -71,6 +71,9 @@ struct Activations {
   float* value(int token) const { return reinterpret_cast<float*>(pairs.get()) + size_t(token) * stride(); }
   uint16_t* pair(int plane, int token) const { return pairs.get() + (size_t(plane) * tokens + token) * stride(); }
 };
+
+// Largest fixed-point magnitude: 127 in the highest plane, zero below, so that no plane leaves int8.
+inline float fixed_point_top(int planes) { return planes == 1 ? 127.f : planes == 2 ? 32512.f : 8323072.f; }
 
 inline bool reads_integers(Format format) { return format == Format::int4 || format == Format::mxfp4 || format == Format::int8; }
 

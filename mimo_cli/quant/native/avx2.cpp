@@ -83,7 +83,7 @@ void integer_half(const Matrix& w, const uint8_t* stream, const Activations& act
         __m256i dot[M][P];
 #pragma GCC unroll 4
         for (int m = 0; m < M; m++)
-#pragma GCC unroll 2
+#pragma GCC unroll 3
           for (int p = 0; p < P; p++) dot[m][p] = _mm256_set1_epi32(act.sum(p, source[m])[s * 4 + g]);
         const int column = s * kSpanCols + g * C::kGroup;
         for (int i = 0; i < kLines; i++, codes += kLineBytes) {
@@ -93,7 +93,7 @@ void integer_half(const Matrix& w, const uint8_t* stream, const Activations& act
           if constexpr (C::kNibbles) lo = codec.low(b), hi = codec.high(b);
 #pragma GCC unroll 4
           for (int m = 0; m < M; m++)
-#pragma GCC unroll 2
+#pragma GCC unroll 3
             for (int p = 0; p < P; p++) {
               const int8_t* x = act.code(p, source[m]) + column + i * kLineCols;
               if constexpr (C::kNibbles) {
@@ -108,7 +108,12 @@ void integer_half(const Matrix& w, const uint8_t* stream, const Activations& act
         for (int m = 0; m < M; m++) {
           __m256i d = dot[m][0];
           if constexpr (P == 2) d = _mm256_add_epi32(_mm256_slli_epi32(d, 8), dot[m][1]);
-          span_acc[m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(d), ws, span_acc[m]);
+          __m256 value = _mm256_cvtepi32_ps(d);
+          if constexpr (P == 3) {  // 65536 high leaves int32: the high plane joins in float32
+            const __m256i rest = _mm256_add_epi32(_mm256_slli_epi32(dot[m][1], 8), dot[m][2]);
+            value = _mm256_fmadd_ps(value, _mm256_set1_ps(65536.f), _mm256_cvtepi32_ps(rest));
+          }
+          span_acc[m] = _mm256_fmadd_ps(value, ws, span_acc[m]);
         }
       }
       for (int m = 0; m < M; m++) acc[m][j] = _mm256_fmadd_ps(span_acc[m], _mm256_set1_ps(act.scale(source[m])[s]), acc[m][j]);
@@ -211,8 +216,9 @@ using HalfFunction = void (*)(const Matrix&, const uint8_t*, const Activations&,
 
 template <class C>
 HalfFunction integer_function(int planes, int m) {
-  static const HalfFunction table[2][4] = {{integer_half<C, 1, 1>, integer_half<C, 2, 1>, integer_half<C, 3, 1>, integer_half<C, 4, 1>},
-                                           {integer_half<C, 1, 2>, integer_half<C, 2, 2>, integer_half<C, 3, 2>, integer_half<C, 4, 2>}};
+  static const HalfFunction table[3][4] = {{integer_half<C, 1, 1>, integer_half<C, 2, 1>, integer_half<C, 3, 1>, integer_half<C, 4, 1>},
+                                           {integer_half<C, 1, 2>, integer_half<C, 2, 2>, integer_half<C, 3, 2>, integer_half<C, 4, 2>},
+                                           {integer_half<C, 1, 3>, integer_half<C, 2, 3>, integer_half<C, 3, 3>, integer_half<C, 4, 3>}};
   return table[planes - 1][m - 1];
 }
 
@@ -264,7 +270,7 @@ inline float to_bfloat16(float v) {
 
 void prepare_integer(const float* x, int cols, int token, const Matrix& w, Activations* out) {
   const int offset = w.format == Format::int4 ? 8 : w.format == Format::mxfp4 ? 12 : 0;  // int8 codes get their sign back
-  const float top = out->planes == 2 ? 32512.f : 127.f;
+  const float top = fixed_point_top(out->planes);
   const int wide = w.group / 32;
   for (int s = 0; s < out->spans; s++) {
     float v[kSpanCols], peak = 0;
@@ -277,18 +283,15 @@ void prepare_integer(const float* x, int cols, int token, const Matrix& w, Activ
     const float scale = broken ? NAN : peak / top;
     const float inverse = scale >= 1.17549435e-38f ? 1.f / scale : 0.f;
     out->scale(token)[s] = scale;
-    int32_t sums[2][4] = {};
+    int32_t sums[3][4] = {};
     for (int i = 0; i < kSpanCols; i++) {
-      const int code = _mm_cvtss_si32(_mm_set_ss(v[i] * inverse));
-      int high = code;
-      if (out->planes == 2) {
-        const int low = int8_t(code);
-        high = (code - low) >> 8;
-        out->code(1, token)[s * kSpanCols + i] = int8_t(low);
-        sums[1][i / 32] += low;
+      int rest = _mm_cvtss_si32(_mm_set_ss(v[i] * inverse));
+      for (int p = out->planes - 1; p >= 0; p--) {  // the lowest 8 bits first, with their sign
+        const int plane = p ? int8_t(rest) : rest;
+        rest = (rest - plane) >> 8;
+        out->code(p, token)[s * kSpanCols + i] = int8_t(plane);
+        sums[p][i / 32] += plane;
       }
-      out->code(0, token)[s * kSpanCols + i] = int8_t(high);
-      sums[0][i / 32] += high;
     }
     for (int p = 0; p < out->planes; p++)
       for (int g = 0; g < 4 / wide; g++) {
@@ -305,7 +308,22 @@ void prepare(const float* x, int cols, int token, const Matrix& w, Activations* 
   for (int c = 0; c < out->spans * kSpanCols; c++) to[c] = c >= cols ? 0.f : out->planes == 1 ? to_bfloat16(x[c]) : x[c];
 }
 
-const Isa kIsa = {"avx2", prepare, rows};
+int64_t dots(int64_t count) {
+  constexpr int kChains = 8;
+  const __m256i w = _mm256_set1_epi8(3), x = _mm256_set1_epi8(5), ones = _mm256_set1_epi16(1);
+  __m256i sum[kChains] = {};
+  for (int64_t n = 0; n < count; n += kChains)
+#pragma GCC unroll 8
+    for (int i = 0; i < kChains; i++) {
+      __m256i product = _mm256_maddubs_epi16(w, x);
+      __asm__ volatile("" : "+x"(product));
+      sum[i] = _mm256_add_epi32(sum[i], _mm256_madd_epi16(product, ones));
+    }
+  __asm__ volatile("" : : "x"(sum[0]), "x"(sum[1]), "x"(sum[2]), "x"(sum[3]), "x"(sum[4]), "x"(sum[5]), "x"(sum[6]), "x"(sum[7]));
+  return (count + kChains - 1) / kChains * kChains * 32;
+}
+
+const Isa kIsa = {"avx2", prepare, rows, dots};
 
 }  // namespace
 

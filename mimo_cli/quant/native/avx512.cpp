@@ -93,7 +93,7 @@ void integer_block(const Matrix& w, const uint8_t* stream, const Activations& ac
   for (int m = 0; m < M; m++) {
     scale[m] = act.scale(source[m]);
     acc[m][0] = acc[m][1] = _mm512_setzero_ps();
-#pragma GCC unroll 2
+#pragma GCC unroll 3
     for (int p = 0; p < P; p++) q[m][p] = act.code(p, source[m]), sum[m][p] = act.sum(p, source[m]);
   }
   for (int s = 0; s < spans; s++, stream += span_bytes) {
@@ -110,7 +110,7 @@ void integer_block(const Matrix& w, const uint8_t* stream, const Activations& ac
         __m512i dot[M][P][kSums];
 #pragma GCC unroll 8
         for (int m = 0; m < M; m++)
-#pragma GCC unroll 2
+#pragma GCC unroll 3
           for (int p = 0; p < P; p++) {
             dot[m][p][0] = _mm512_set1_epi32(sum[m][p][s * 4 + g]);
 #pragma GCC unroll 4
@@ -125,7 +125,7 @@ void integer_block(const Matrix& w, const uint8_t* stream, const Activations& ac
             const __m512i lo = codec.low(b), hi = codec.high(b);
 #pragma GCC unroll 8
             for (int m = 0; m < M; m++)
-#pragma GCC unroll 2
+#pragma GCC unroll 3
               for (int p = 0; p < P; p++) {
                 __m512i &first = dot[m][p][i * 2 % kSums], &second = dot[m][p][(i * 2 + 1) % kSums];
                 first = _mm512_dpbusd_epi32(first, lo, broadcast4(q[m][p] + column + 8 * i));
@@ -134,7 +134,7 @@ void integer_block(const Matrix& w, const uint8_t* stream, const Activations& ac
           } else {
 #pragma GCC unroll 8
             for (int m = 0; m < M; m++)
-#pragma GCC unroll 2
+#pragma GCC unroll 3
               for (int p = 0; p < P; p++)
                 dot[m][p][i % kSums] = _mm512_dpbusd_epi32(dot[m][p][i % kSums], b, broadcast4(q[m][p] + column + 4 * i));
           }
@@ -144,7 +144,12 @@ void integer_block(const Matrix& w, const uint8_t* stream, const Activations& ac
         for (int m = 0; m < M; m++) {
           __m512i d = total<C::kHighShift>(dot[m][0]);
           if constexpr (P == 2) d = _mm512_add_epi32(_mm512_slli_epi32(d, 8), total<C::kHighShift>(dot[m][1]));
-          span_acc[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(d), ws, span_acc[m]);
+          __m512 value = _mm512_cvtepi32_ps(d);
+          if constexpr (P == 3) {  // 65536 high leaves int32: the high plane joins in float32
+            const __m512i rest = _mm512_add_epi32(_mm512_slli_epi32(total<C::kHighShift>(dot[m][1]), 8), total<C::kHighShift>(dot[m][2]));
+            value = _mm512_fmadd_ps(value, _mm512_set1_ps(65536.f), _mm512_cvtepi32_ps(rest));
+          }
+          span_acc[m] = _mm512_fmadd_ps(value, ws, span_acc[m]);
         }
       }
 #pragma GCC unroll 8
@@ -206,7 +211,7 @@ void float_block(const Matrix& w, const uint8_t* stream, const Activations& act,
 #pragma GCC unroll 8
   for (int m = 0; m < M; m++) {
     acc[m][0] = acc[m][1] = _mm512_setzero_ps();
-#pragma GCC unroll 2
+#pragma GCC unroll 3
     for (int p = 0; p < P; p++) x[m][p] = act.pair(p, source[m]);
   }
   for (int s = 0; s < spans; s++, stream += span_bytes) {
@@ -229,7 +234,7 @@ void float_block(const Matrix& w, const uint8_t* stream, const Activations& act,
           for (int k = 0; k < C::kPairsPerLine; k++)
 #pragma GCC unroll 8
             for (int m = 0; m < M; m++)
-#pragma GCC unroll 2
+#pragma GCC unroll 3
               for (int p = 0; p < P; p++) part[m][u + k] = dot_pairs(part[m][u + k], v[k], x[m][p] + column + 2 * k);
         }
       }
@@ -277,10 +282,15 @@ inline void finish(const RowsTask& t, int pair, int block, const __m512 (&acc)[2
 
 using BlockFunction = void (*)(const Matrix&, const uint8_t*, const Activations&, const int32_t*, __m512 (*)[2]);
 
+// As many tokens at once as the registers hold.
+constexpr int widest_integer(int planes) { return planes == 1 ? 8 : planes == 2 ? 4 : 2; }
+
 template <class C, int P>
 BlockFunction integer_function(int m) {
-  static const BlockFunction table[] = {integer_block<C, 1, P>, integer_block<C, 2, P>, integer_block<C, 3, P>, integer_block<C, 4, P>,
-                                        integer_block<C, 5, P>, integer_block<C, 6, P>, integer_block<C, 7, P>, integer_block<C, 8, P>};
+  static const BlockFunction table[] = {integer_block<C, 1, P>, integer_block<C, 2, P>,
+                                        integer_block<C, std::min(3, widest_integer(P)), P>, integer_block<C, std::min(4, widest_integer(P)), P>,
+                                        integer_block<C, std::min(5, widest_integer(P)), P>, integer_block<C, std::min(6, widest_integer(P)), P>,
+                                        integer_block<C, std::min(7, widest_integer(P)), P>, integer_block<C, widest_integer(P), P>};
   return table[m - 1];
 }
 
@@ -290,24 +300,32 @@ BlockFunction float_function(int m) {
   return table[m - 1];
 }
 
+template <class C>
+BlockFunction integer_planes(int planes, int m) {
+  return planes == 1 ? integer_function<C, 1>(m) : planes == 2 ? integer_function<C, 2>(m) : integer_function<C, 3>(m);
+}
+
+template <class C>
+BlockFunction float_planes(int planes, int m) {
+  return planes == 1 ? float_function<C, 1>(m) : float_function<C, 3>(m);
+}
+
 BlockFunction block_function(const Matrix& w, int planes, int m) {
-  const bool one = planes == 1;
   switch (w.format) {
     case Format::int4:
-      if (w.group == 32) return one ? integer_function<Int4Codec<32>, 1>(m) : integer_function<Int4Codec<32>, 2>(m);
-      if (w.group == 64) return one ? integer_function<Int4Codec<64>, 1>(m) : integer_function<Int4Codec<64>, 2>(m);
-      return one ? integer_function<Int4Codec<128>, 1>(m) : integer_function<Int4Codec<128>, 2>(m);
-    case Format::mxfp4: return one ? integer_function<Mxfp4Codec, 1>(m) : integer_function<Mxfp4Codec, 2>(m);
-    case Format::int8: return one ? integer_function<Int8Codec, 1>(m) : integer_function<Int8Codec, 2>(m);
-    case Format::fp8: return one ? float_function<Fp8Codec, 1>(m) : float_function<Fp8Codec, 2>(m);
-    default: return one ? float_function<Bf16Codec, 1>(m) : float_function<Bf16Codec, 2>(m);
+      if (w.group == 32) return integer_planes<Int4Codec<32>>(planes, m);
+      return w.group == 64 ? integer_planes<Int4Codec<64>>(planes, m) : integer_planes<Int4Codec<128>>(planes, m);
+    case Format::mxfp4: return integer_planes<Mxfp4Codec>(planes, m);
+    case Format::int8: return integer_planes<Int8Codec>(planes, m);
+    case Format::fp8: return float_planes<Fp8Codec>(planes, m);
+    default: return float_planes<Bf16Codec>(planes, m);
   }
 }
 
 void rows(const RowsTask& t) {
   const Matrix& w = *t.weight;
   const int planes = t.activations->planes;
-  const int widest = reads_integers(w.format) && planes == 1 ? 8 : 4;
+  const int widest = reads_integers(w.format) ? widest_integer(planes) : 4;
   for (int block = t.block_begin; block < t.block_end; block++) {
     const uint8_t* stream = w.data + size_t(block) * w.block_bytes();
     for (int i = 0; i < t.count; i += widest) {
@@ -323,7 +341,7 @@ void rows(const RowsTask& t) {
 
 void prepare_integer(const float* x, int cols, int token, const Matrix& w, Activations* out) {
   const int offset = w.format == Format::int4 ? 8 : w.format == Format::mxfp4 ? 12 : 128;
-  const float top = out->planes == 2 ? 32512.f : 127.f;  // 127 * 256: the high plane stays within int8
+  const float top = fixed_point_top(out->planes);
   for (int s = 0; s < out->spans; s++) {
     __m512 v[8], largest = _mm512_setzero_ps();
     unsigned broken = 0;
@@ -337,18 +355,16 @@ void prepare_integer(const float* x, int cols, int token, const Matrix& w, Activ
     const float scale = broken ? NAN : _mm512_reduce_max_ps(largest) / top;
     const float inverse = scale >= 1.17549435e-38f ? 1.f / scale : 0.f;  // all but zero: below float32's normal range
     out->scale(token)[s] = w.format == Format::mxfp4 ? scale * .5f : scale;  // codes of mxfp4 are doubled
-    int32_t sums[2][4] = {};
+    int32_t sums[3][4] = {};
     for (int i = 0; i < 8; i++) {
       const __m512i code = _mm512_cvtps_epi32(_mm512_mul_ps(v[i], _mm512_set1_ps(inverse)));
-      __m512i high = code, low = _mm512_setzero_si512();
-      if (out->planes == 2) {
-        low = _mm512_srai_epi32(_mm512_slli_epi32(code, 24), 24);
-        high = _mm512_srai_epi32(_mm512_sub_epi32(code, low), 8);
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(out->code(1, token) + s * kSpanCols + i * 16), _mm512_cvtepi32_epi8(low));
-        sums[1][i / 2] += _mm512_reduce_add_epi32(low);
+      __m512i rest = code;
+      for (int p = out->planes - 1; p >= 0; p--) {  // the lowest 8 bits first, with their sign
+        const __m512i plane = p ? _mm512_srai_epi32(_mm512_slli_epi32(rest, 24), 24) : rest;
+        rest = _mm512_srai_epi32(_mm512_sub_epi32(rest, plane), 8);
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out->code(p, token) + s * kSpanCols + i * 16), _mm512_cvtepi32_epi8(plane));
+        sums[p][i / 2] += _mm512_reduce_add_epi32(plane);
       }
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(out->code(0, token) + s * kSpanCols + i * 16), _mm512_cvtepi32_epi8(high));
-      sums[0][i / 2] += _mm512_reduce_add_epi32(high);
     }
     for (int p = 0; p < out->planes; p++)  // what the offset of the codes adds, per group of weights
       for (int g = 0, wide = w.group / 32; g < 4 / wide; g++) {
@@ -363,12 +379,11 @@ void prepare_pairs(const float* x, int cols, int token, Activations* out) {
   for (int c = 0; c < out->spans * kSpanCols; c += 16) {
     const int left = cols - c;
     const __mmask16 valid = left >= 16 ? 0xffff : left > 0 ? __mmask16((1u << left) - 1) : 0;
-    const __m512 v = _mm512_maskz_loadu_ps(valid, x + c);
-    const __m256i high = (__m256i)_mm512_cvtneps_pbh(v);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out->pair(0, token) + c), high);
-    if (out->planes == 2) {
-      const __m512 widened = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16));
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out->pair(1, token) + c), (__m256i)_mm512_cvtneps_pbh(_mm512_sub_ps(v, widened)));
+    __m512 rest = _mm512_maskz_loadu_ps(valid, x + c);
+    for (int p = 0; p < out->planes; p++) {
+      const __m256i plane = (__m256i)_mm512_cvtneps_pbh(rest);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out->pair(p, token) + c), plane);
+      rest = _mm512_sub_ps(rest, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(plane), 16)));
     }
   }
 }
@@ -378,7 +393,18 @@ void prepare(const float* x, int cols, int token, const Matrix& w, Activations* 
   else prepare_pairs(x, cols, token, out);
 }
 
-const Isa kIsa = {"avx512", prepare, rows};
+int64_t dots(int64_t count) {
+  constexpr int kChains = 12;  // more than the latency of the instruction
+  const __m512i w = _mm512_set1_epi8(3), x = _mm512_set1_epi8(5), zero = _mm512_setzero_si512();
+  __m512i a = zero, b = zero, c = zero, d = zero, e = zero, f = zero, g = zero, h = zero, i = zero, j = zero, k = zero, l = zero;
+  for (int64_t n = 0; n < count; n += kChains) {
+    for (__m512i* sum : {&a, &b, &c, &d, &e, &f, &g, &h, &i, &j, &k, &l}) *sum = _mm512_dpbusd_epi32(*sum, w, x);
+    __asm__ volatile("" : "+v"(a), "+v"(b), "+v"(c), "+v"(d), "+v"(e), "+v"(f), "+v"(g), "+v"(h), "+v"(i), "+v"(j), "+v"(k), "+v"(l));
+  }
+  return (count + kChains - 1) / kChains * kChains * 64;
+}
+
+const Isa kIsa = {"avx512", prepare, rows, dots};
 
 }  // namespace
 

@@ -85,6 +85,12 @@ void mimo_moe(mimo_compute* c, int format, int group, int hidden, int width, int
   c->compute.moe(c->experts, pair_token, pair_expert, pair_weight, pairs, tokens, x, out, static_cast<Precision>(precision));
 }
 
+int64_t mimo_dot_probe(mimo_compute* c, int64_t count) {
+  std::atomic<int64_t> total{0};
+  c->compute.pool().run([&](int, int, Barrier&) { total += c->compute.isa().dots(count); });
+  return total;
+}
+
 uint64_t mimo_read_probe(mimo_compute* c, const uint8_t* data, int64_t bytes, int threads) {
   std::atomic<uint64_t> total{0};
   c->compute.pool().run([&](int thread, int all, Barrier&) {

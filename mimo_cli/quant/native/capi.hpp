@@ -13,5 +13,6 @@ void mimo_linear(mimo_compute*, int format, int group, int rows, int cols, const
 void mimo_moe(mimo_compute*, int format, int group, int hidden, int width, int experts, const uint64_t* gate_up, const uint64_t* down,
               const int32_t* pair_token, const int32_t* pair_expert, const float* pair_weight, int pairs, int tokens, const float* x,
               float* out, int precision);
+int64_t mimo_dot_probe(mimo_compute*, int64_t count);  // register-only dot products on all threads; returns the multiplications
 uint64_t mimo_read_probe(mimo_compute*, const uint8_t* data, int64_t bytes, int threads);  // plain load of all bytes
 }

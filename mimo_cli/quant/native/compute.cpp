@@ -8,10 +8,35 @@
 namespace mimo {
 namespace {
 
-// Contiguous share of `units` for one thread: equal bytes, since units are equal.
-struct Share {
-  int begin, end;
-  Share(int units, int thread, int threads) : begin(int(int64_t(units) * thread / threads)), end(int(int64_t(units) * (thread + 1) / threads)) {}
+// Units of equal bytes, a contiguous share for each thread, so that each reads one long stream. A thread that is done takes
+// pieces from the end of another's share: nobody waits for one that woke late or lost its processor for a while.
+class Shares {
+ public:
+  Shares(int units, int threads) : left_(size_t(threads)) {
+    for (int t = 0; t < threads; t++) left_[t].range = range(uint32_t(int64_t(units) * t / threads), uint32_t(int64_t(units) * (t + 1) / threads));
+  }
+  bool take(int thread, int piece, int* from, int* to) {
+    for (int i = 0, threads = int(left_.size()); i < threads; i++) {
+      std::atomic<uint64_t>& left = left_[(thread + i) % threads].range;
+      for (uint64_t now = left.load(std::memory_order_relaxed);;) {
+        const uint32_t begin = uint32_t(now >> 32), end = uint32_t(now);
+        if (begin == end) break;
+        const uint32_t size = std::min(uint32_t(piece), end - begin);
+        const uint64_t rest = i ? range(begin, end - size) : range(begin + size, end);
+        if (!left.compare_exchange_weak(now, rest, std::memory_order_relaxed)) continue;
+        *from = int(i ? end - size : begin), *to = *from + int(size);
+        return true;
+      }
+    }
+    return false;
+  }
+
+ private:
+  static uint64_t range(uint32_t begin, uint32_t end) { return uint64_t(begin) << 32 | end; }
+  struct alignas(64) Share {
+    std::atomic<uint64_t> range{0};
+  };
+  std::vector<Share> left_;
 };
 
 bool exact_in_bfloat16(const float* x, size_t count) {
@@ -24,17 +49,18 @@ bool exact_in_bfloat16(const float* x, size_t count) {
   return !lost;
 }
 
-// Few tokens stream the weights once; many reuse a block of rows from cache, so they take turns over small pieces.
+// Many tokens reuse a block of rows from cache, so threads take turns over small pieces of one matrix.
 constexpr int kPrefillTokens = 16;
 constexpr int kPieceBlocks = 8;
+constexpr int kStealBlocks = 4;  // some hundred kilobytes: ten to twenty microseconds
 
 }  // namespace
 
 void Compute::size(Activations& a, const Matrix& w, const float* x, size_t count, int tokens, Precision precision) {
   const bool integer = reads_integers(w.format);
-  int planes = 2;
-  if (integer) planes = precision == Precision::int8 ? 1 : 2;
-  else if (precision != Precision::exact || (x && exact_in_bfloat16(x, count))) planes = 1;
+  int planes = 3;
+  if (integer && precision != Precision::exact) planes = precision == Precision::int8 ? 1 : 2;
+  if (!integer && (precision != Precision::exact || (x && exact_in_bfloat16(x, count)))) planes = 1;
   a.resize(tokens, w.spans(), planes, integer);
 }
 
@@ -43,14 +69,13 @@ void Compute::linear(const Matrix& w, const float* x, float* y, int tokens, Prec
   if (int(place_.size()) < tokens) place_.resize(tokens);
   std::iota(place_.begin(), place_.begin() + tokens, 0);
   std::atomic<int> next{0};
+  Shares shares(w.blocks(), pool_.threads());
   pool_.run([&](int thread, int threads, Barrier& barrier) {
     for (int t = thread; t < tokens; t += threads) isa_->prepare(x + size_t(t) * w.cols, w.cols, t, w, &inputs_);
     barrier.wait();
     RowsTask task{&w, 0, 0, &inputs_, place_.data(), place_.data(), nullptr, tokens, y, size_t(w.rows), Epilogue::store};
     if (tokens < kPrefillTokens) {
-      const Share share(w.blocks(), thread, threads);
-      task.block_begin = share.begin, task.block_end = share.end;
-      isa_->rows(task);
+      while (shares.take(thread, kStealBlocks, &task.block_begin, &task.block_end)) isa_->rows(task);
       return;
     }
     for (;;) {
@@ -92,6 +117,7 @@ void Compute::moe(const std::vector<Expert>& experts, const int32_t* pair_token,
   const int up_blocks = first.blocks(), down_blocks = experts[0].down.blocks();
   const int up_pieces = (up_blocks + kPieceBlocks - 1) / kPieceBlocks;
   std::atomic<int> next_up{0}, next_down{0};
+  Shares up_shares(used * up_blocks, pool_.threads()), down_shares(down_blocks, pool_.threads());
 
   pool_.run([&](int thread, int threads, Barrier& barrier) {
     for (int t = thread; t < tokens; t += threads) isa_->prepare(x + size_t(t) * hidden, hidden, t, first, &inputs_);
@@ -102,12 +128,12 @@ void Compute::moe(const std::vector<Expert>& experts, const int32_t* pair_token,
                   size_t(width), Epilogue::swiglu});
     };
     if (tokens < kPrefillTokens) {
-      const Share share(used * up_blocks, thread, threads);  // one flat range over all experts: no thread waits for a small one
-      for (int u = share.begin; u < share.end;) {
-        const int from = u % up_blocks, to = std::min(up_blocks, from + share.end - u);
-        gate_up(active_[u / up_blocks], from, to);
-        u += to - from;
-      }
+      for (int u, end; up_shares.take(thread, kStealBlocks, &u, &end);)  // one flat range over all experts
+        while (u < end) {
+          const int from = u % up_blocks, to = std::min(up_blocks, from + end - u);
+          gate_up(active_[u / up_blocks], from, to);
+          u += to - from;
+        }
     } else {
       for (int u; (u = next_up.fetch_add(1, std::memory_order_relaxed)) < used * up_pieces;) {
         const int from = u % up_pieces * kPieceBlocks;
@@ -126,8 +152,7 @@ void Compute::moe(const std::vector<Expert>& experts, const int32_t* pair_token,
       }
     };
     if (tokens < kPrefillTokens) {
-      const Share share(down_blocks, thread, threads);
-      if (share.end > share.begin) down(share.begin, share.end);
+      for (int from, to; down_shares.take(thread, kStealBlocks, &from, &to);) down(from, to);
     } else {
       for (int from; (from = next_down.fetch_add(kPieceBlocks, std::memory_order_relaxed)) < down_blocks;)
         down(from, std::min(from + kPieceBlocks, down_blocks));

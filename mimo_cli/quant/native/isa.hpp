@@ -26,6 +26,8 @@ struct Isa {
   // Prepare one token for a matrix: x [cols] floats into row `token` of activations already sized; cols may be ragged.
   void (*prepare)(const float* x, int cols, int token, const Matrix& weight, Activations* out);
   void (*rows)(const RowsTask& task);
+  // About `count` dot product instructions between registers; returns the multiplications done. What prefill is measured against.
+  int64_t (*dots)(int64_t count);
 };
 
 const Isa* avx512_isa();  // null when this build or this processor lacks it

@@ -66,6 +66,10 @@ NB_MODULE(_native, m) {
                       at<const int32_t>(pair_token), at<const int32_t>(pair_expert), at<const float>(pair_weight), pairs, tokens, at<const float>(x),
                       at<float>(out), precision);
            })
+      .def("dot_probe", [](const Compute& c, int64_t count) {
+        nb::gil_scoped_release release;
+        return mimo_dot_probe(c.get(), count);
+      })
       .def("read_probe", [](const Compute& c, Address data, int64_t bytes, int threads) {
         nb::gil_scoped_release release;
         return mimo_read_probe(c.get(), at<const uint8_t>(data), bytes, threads);
