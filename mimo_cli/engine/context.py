@@ -3,6 +3,8 @@
 Nothing is ever shortened silently; a refusal names the option that would fit.
 """
 
+import math
+
 import torch
 
 from mimo_cli.checkpoint.config import ModelConfig
@@ -16,6 +18,10 @@ _ANSWER_TOKENS = 1024
 """Room for an answer in the context that a refusal suggests."""
 
 _PATCH_PIXELS = 16 * 16
+
+_LEAST_PIXELS = 4 * 32 * 32
+_LEAST_STEPS = 4
+"""The release keeps at least 8 frames of a film; a frame of fewer than 4 tokens shows nothing."""
 
 
 def kv_bytes_per_token(config: ModelConfig, dtype: torch.dtype) -> int:
@@ -58,24 +64,41 @@ def _overflow(prompt: Prompt, max_tokens: int, model_limit: int) -> ContextOverf
     media_tokens = sum(span.length for span in prompt.spans)
     share = f" ({media_tokens:,} of them media)" if media_tokens else ""
     message = f"the prompt has {len(prompt):,} tokens{share}, the context holds {max_tokens:,}"
+    largest = max(prompt.items, key=_tokens, default=None)
     wanted = -(-(len(prompt) + _ANSWER_TOKENS) // 1024) * 1024
     if wanted <= model_limit:
-        return ContextOverflowError(message, hint=f"start with --ctx {wanted}")
-    room = model_limit - _ANSWER_TOKENS - (len(prompt) - media_tokens)
-    largest = max(prompt.items, key=_tokens, default=None)
-    if largest is None or room <= 0:
-        return ContextOverflowError(message, hint=f"shorten the text: the model reads {model_limit:,} tokens at most")
-    return ContextOverflowError(message, hint=_smaller_media(largest, room / media_tokens, model_limit))
-
-
-def _smaller_media(item: MediaInput, factor: float, model_limit: int) -> str:
+        advice = [f"start with --ctx {wanted}"]
+        advice += [] if largest is None else _smaller_pictures(largest, _kept_share(prompt, largest, max_tokens))
+        return ContextOverflowError(message, hint=", or ".join(advice))
     limit = f"the model reads {model_limit:,} tokens at most"
+    kept = 0.0 if largest is None else _kept_share(prompt, largest, model_limit)
+    if largest is None or kept <= 0:
+        return ContextOverflowError(message, hint=f"shorten the text: {limit}")
+    if isinstance(largest, AudioInput):
+        return ContextOverflowError(message, hint=f"{limit}; cut `{largest.source}` to {kept:.0%} of its length")
+    advice = _smaller_pictures(largest, kept) or ["leave it out"]
+    return ContextOverflowError(message, hint=f"{limit}; shrink `{largest.source}`: {', or '.join(advice)}")
+
+
+def _kept_share(prompt: Prompt, item: MediaInput, limit: int) -> float:
+    # The share of an item's tokens for which there is room beside all the rest and an answer.
+    answer_tokens = min(_ANSWER_TOKENS, limit // 4)
+    return (limit - answer_tokens - (len(prompt) - item.num_tokens)) / item.num_tokens
+
+
+def _smaller_pictures(item: MediaInput, share: float) -> list[str]:
+    """Return the options that leave a picture or a film at most a share of its tokens; none where none does."""
     if isinstance(item, AudioInput):
-        return f"{limit}; cut `{item.source}` to {factor:.0%} of its length"
-    _, rows, columns = item.grid_thw
-    max_pixels = int(rows * columns * _PATCH_PIXELS * factor)
-    fewer = f", or --fps {factor:.2g} times the present one" if isinstance(item, VideoInput) else ""
-    return f"{limit}; shrink `{item.source}` with --max-pixels {max_pixels}{fewer}"
+        return []
+    steps, rows, columns = item.grid_thw
+    max_pixels = int(rows * columns * _PATCH_PIXELS * share)
+    advice = [f"--max-pixels {max_pixels}"] if max_pixels >= _LEAST_PIXELS else []
+    if isinstance(item, VideoInput) and steps * share >= _LEAST_STEPS:
+        seconds = float(item.segment_end_s) - float(item.timestamps_s[0])
+        # Rounded down: the rate named is one that fits.
+        rate_fps = math.floor(100 * 2 * steps * share / seconds) / 100
+        advice += [f"--fps {rate_fps:g}"] if rate_fps > 0 else []
+    return advice
 
 
 def _tokens(item: MediaInput) -> int:

@@ -67,7 +67,29 @@ def test_a_film_beyond_the_model_may_also_be_sampled_sparser() -> None:
     clip = fake_video(tuple(range(10)), step_tokens=1000)
     spans = (Span(0, 10_000, 0, "vision"),)
     hint = refusal(Prompt((1,) * 10_000, spans, (clip,)), 8192).hint or ""
-    assert "--fps 0.7" in hint and "--max-pixels" in hint
+    # Ten steps of two frames in ten seconds, of which seven fit beside an answer.
+    assert "--fps 1.43" in hint and "--max-pixels" in hint
+
+
+def test_a_film_that_a_larger_context_holds_may_also_be_made_smaller() -> None:
+    clip = fake_video(tuple(range(10)), step_tokens=100)
+    hint = refusal(Prompt((1,) * 1100, (Span(0, 1000, 0, "vision"),), (clip,))).hint or ""
+    options = dict(re.findall(r"(--[a-z-]+) ([\d.]+)", hint))
+    assert int(options["--ctx"]) >= 1100 and hint.startswith("start with --ctx")
+    assert int(options["--max-pixels"]) <= 1024 * 65 and float(options["--fps"]) == 1.3
+
+
+def test_a_picture_that_a_larger_context_holds_may_also_be_made_smaller() -> None:
+    hint = refusal(media_prompt([1] * 100, fake_image(2000))).hint or ""
+    pixels = int(re.search(r"or --max-pixels (\d+)$", hint)[1])
+    assert 0 < pixels <= 1024 * 900
+
+
+def test_options_that_do_not_help_are_not_advised() -> None:
+    clip = fake_video(tuple(range(10)), step_tokens=1)
+    hint = refusal(Prompt((1,) * 1100, (Span(0, 10, 0, "vision"),), (clip,))).hint
+    assert hint == "start with --ctx 3072"
+    assert refusal(media_prompt([1], fake_audio(2000))).hint == "start with --ctx 3072"
 
 
 def test_a_recording_beyond_the_model_must_be_cut() -> None:
