@@ -38,8 +38,14 @@ def bench(
     model: ModelOptions,
     shape: ShapeOptions,
     prompt: Annotated[
-        str, typer.Option("-p", "--prompt-tokens", metavar="N,N", help="Prompt sizes: numbers, ranges a-b+step.")
-    ] = "512,4096",
+        str | None,
+        typer.Option(
+            "-p",
+            "--prompt-tokens",
+            metavar="N,N",
+            help="Prompt sizes: numbers, ranges a-b+step [512,4096; with --shape 512,2048].",
+        ),
+    ] = None,
     decode: Annotated[
         str | None,
         typer.Option("-n", "--decode-tokens", metavar="N", help="Tokens decoded after each [128; with --shape 64]."),
@@ -70,7 +76,8 @@ def bench(
         raise UsageError("--json and --csv exclude each other")
     terminal = general.terminal()
     model.limit_threads()
-    sizes = (parse_sizes(prompt), parse_sizes(depth), parse_sizes(decode or ("64" if shape.shape else "128")))
+    usual_prompt, usual_decode = ("512,4096", "128") if shape.shape is None else ("512,2048", "64")
+    sizes = (parse_sizes(prompt or usual_prompt), parse_sizes(depth), parse_sizes(decode or usual_decode))
     if len(sizes[2]) != 1:
         raise UsageError(f"-n takes one number, found `{decode}`")
     if shape.shape is not None:

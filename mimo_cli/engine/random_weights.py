@@ -5,6 +5,7 @@ router of random weights spreads evenly, a correction bias makes some experts po
 Letters: V vocabulary, H hidden size, E experts, A active experts.
 """
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -87,7 +88,8 @@ class RandomReader(CheckpointReader):
         shape = self._shape(weight)
         if shape is None:
             return StoredMatrix("plain", self._values(weight, torch.float32), source=name)
-        data = self._streams.fill(shape, allocate_bytes(shape.nbytes))
+        # Matrices must differ: an MLP whose gate and up are the same has a mean, and every token the same experts.
+        data = self._streams.fill(shape, allocate_bytes(shape.nbytes), zlib.crc32(name.encode()))
         return StoredMatrix("packed", data, source=name, packed=shape)
 
     def stored_qkv(self, prefix: str, attention: AttentionConfig) -> list[StoredMatrix]:

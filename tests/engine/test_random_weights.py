@@ -36,6 +36,14 @@ def test_matrices_have_the_dense_format_and_nothing_else_is_packed(dense: str, f
         )
 
 
+def test_matrices_of_one_shape_differ() -> None:
+    source = reader()
+    gate, up = (source.read(f"model.layers.0.mlp.{part}_proj.weight", torch.float32) for part in ("gate", "up"))
+    assert gate.shape == up.shape and not torch.equal(gate, up)
+    correlation = (gate * up).mean() / (gate.std() * up.std())
+    assert abs(correlation.item()) < 0.04  # 16,384 products of mean 0: five times their standard deviation
+
+
 def test_an_expert_is_the_same_whenever_it_is_read() -> None:
     records = RandomRecords(tiny_release(moe_intermediate_size=512), "int4", RandomStreams())
     slots = [torch.zeros(records.record_bytes, dtype=torch.uint8) for _ in range(4)]
