@@ -17,6 +17,7 @@ from mimo_cli.engine.sampling import SamplingParams
 from mimo_cli.errors import CapacityError, CheckpointError, MimoError, UsageError
 from mimo_cli.media.audio import Recording, open_recording
 from mimo_cli.media.audio_file import RawFormat
+from mimo_cli.media.fetch import fetch, is_url
 from mimo_cli.media.splitter import SplitOptions
 from mimo_cli.terminal.console import Terminal
 from mimo_cli.terminal.progress import Stage
@@ -93,6 +94,9 @@ class SpeechJobs:
             try:
                 if name == STDIN:
                     recording = open_recording(stdin.claim("`-`"), stdin_options, name="standard input")
+                elif is_url(name):
+                    content = fetch(name, allow_net=request.cutting.allow_net)
+                    recording = open_recording(content, options, name=f"`{name}`")
                 else:
                     recording = open_recording(Path(name).expanduser(), options, name=f"`{name}`")
             except MimoError as err:

@@ -30,7 +30,7 @@ class SpeechOptions:
 
 @dataclass(frozen=True)
 class CuttingOptions:
-    """Which part of a recording is read, and how it is cut."""
+    """Where recordings may come from, which part of them is read, and how it is cut."""
 
     start: Annotated[
         float | None, typer.Option("--start", metavar="TIME", parser=read_duration, help="Begin there: 90s, 00:01:30.")
@@ -50,6 +50,7 @@ class CuttingOptions:
     stdin_format: Annotated[
         str | None, typer.Option("--stdin-format", metavar="RAW", help="Headerless stdin: s16le:16000:1.", hidden=True)
     ] = None
+    allow_net: Annotated[bool, typer.Option("--allow-net", help="Permit http(s) URLs.", hidden=True)] = False
 
 
 @dataclass(frozen=True)

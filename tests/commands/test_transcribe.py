@@ -1,6 +1,9 @@
+import functools
 import json
+import threading
 import wave
 from collections.abc import Callable
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +94,20 @@ def test_stdin_and_the_sound_of_videos_are_heard(transcribe: Transcribe) -> None
     run = transcribe("-q", "-", answers=scripted("From a pipe."), stdin=Path(SPEECH).read_bytes())
     assert run.out == "From a pipe.\n"
     assert transcribe("-q", CLIP, answers=scripted("From a film.")).out == "From a film.\n"
+
+
+def test_addresses_are_fetched_where_that_is_allowed(transcribe: Transcribe) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(SimpleHTTPRequestHandler, directory=EXAMPLES))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/speech.flac"
+    try:
+        refused = transcribe("-q", address, answers=scripted("Good."))
+        allowed = transcribe("-q", "--allow-net", address, answers=scripted("Good."), environ={"no_proxy": "127.0.0.1"})
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert refused.code == 2 and "TRY: add --allow-net" in refused.err
+    assert (allowed.code, allowed.out) == (0, "Good.\n")
 
 
 def test_raw_samples_on_stdin_need_their_format(transcribe: Transcribe) -> None:
