@@ -138,9 +138,9 @@ def _decode_codes(codes: Bytes, kind: PackedFormat) -> Floats:
         lines = codes.reshape(b, s, 32, 4, 2, 4, 2)  # line of 4 columns, four rows, column pair, row, column
         by_row = np.ascontiguousarray(lines.transpose(0, 1, 3, 5, 2, 4, 6)).reshape(b, s, BLOCK_ROWS, SPAN_COLS)
         return torch.from_numpy(by_row).view(torch.float8_e4m3fn).float().numpy()
-    lines = codes.view(np.uint16).reshape(b, s, 64, BLOCK_ROWS, 2)
-    by_row = lines.transpose(0, 1, 3, 2, 4).reshape(b, s, BLOCK_ROWS, SPAN_COLS)
-    return (by_row.astype(np.uint32) << 16).view(np.float32)
+    pairs = codes.view(np.uint16).reshape(b, s, 64, BLOCK_ROWS, 2)
+    halves = pairs.transpose(0, 1, 3, 2, 4).reshape(b, s, BLOCK_ROWS, SPAN_COLS)
+    return (halves.astype(np.uint32) << 16).view(np.float32)
 
 
 def _scales(blocks: Bytes, stored: Bytes, stream: int, shape: PackedShape) -> Floats:
