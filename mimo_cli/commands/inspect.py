@@ -110,7 +110,8 @@ def _show(terminal: Terminal, view: dict[str, Any], as_json: bool) -> int:
     if as_json:
         terminal.write(json.dumps({"schema": 1, **view}, ensure_ascii=False) + "\n")
     else:
-        write_pairs(terminal, [(name.replace("_", " "), _text(name, value)) for name, value in view.items()])
+        shown = [(name, value) for name, value in view.items() if value != []]
+        write_pairs(terminal, [(name.replace("_", " "), _text(name, value)) for name, value in shown])
     return 0
 
 

@@ -121,6 +121,12 @@ def test_media_are_described_as_the_model_gets_them(inspect: Inspect) -> None:
     assert sound["tokens"] == pytest.approx(sound["seconds"] * 6.25, abs=1)
 
 
+def test_for_people_nothing_stands_without_a_value(inspect: Inspect) -> None:
+    for view in (("--media", str(EXAMPLES / "cat.jpg")), ("--tensor", QKV), ("--tensor", "model.norm.weight")):
+        lines = inspect(*view).out.splitlines()
+        assert lines and all(len(line.split()) > 1 for line in lines)
+
+
 def test_max_pixels_shrinks_what_the_model_gets(inspect: Inspect) -> None:
     cat = str(EXAMPLES / "cat.jpg")
     whole = json.loads(inspect("--media", cat, "--json").out)
