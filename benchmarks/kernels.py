@@ -26,6 +26,7 @@ from mimo_cli.quant.kernels import ExpertPairs, Kernels, Precision
 from mimo_cli.quant.packed import PackedFormat, PackedShape
 
 HIDDEN, WIDTH, ACTIVE, PREFILL_EXPERTS, PREFILL_TOKENS = 4096, 2048, 8, 32, 64
+PRECISIONS: tuple[Precision, ...] = ("int8", "bfloat16", "exact")
 PAUSE_S = 0.002  # after a rival, its threads spin for a while before they sleep
 DENSE = {"qkv": (13568, 4096), "o_proj": (4096, 8192), "head": (152576, 4096)}
 
@@ -129,7 +130,7 @@ def measure_decode(kernels: Kernels, layer: Layer, rounds: int, with_rivals: boo
         run_moe(kernels, layer, random.sample(range(len(layer.down)), ACTIVE), x, ids, precision)
 
     nbytes = ACTIVE * layer.expert_bytes
-    steps: dict[str, Callable[[], None]] = {"int8": lambda: step("int8"), "exact": lambda: step("exact")}
+    steps: dict[str, Callable[[], None]] = {p: lambda p=p: step(p) for p in PRECISIONS}  # type: ignore[misc]
     steps |= ceiling_steps(kernels, layer.arena, nbytes)
     if with_rivals:
         steps |= rivals(HIDDEN, WIDTH, ACTIVE)
@@ -138,7 +139,7 @@ def measure_decode(kernels: Kernels, layer: Layer, rounds: int, with_rivals: boo
     ours = {name: seconds for name, seconds in times.items() if not name.startswith("rival")}
     ratios(ours, nbytes, row)
     for name in times.keys() - ours.keys():
-        over = {ours_name: round(times[name] / times[ours_name], 2) for ours_name in ("int8", "exact")}
+        over = {ours_name: round(times[name] / times[ours_name], 2) for ours_name in PRECISIONS}
         print(json.dumps({**row, "step": name, "ms": round(times[name] * 1e3, 3), "our_speedup": over}), flush=True)
 
 
@@ -151,12 +152,10 @@ def measure_prefill(kernels: Kernels, layer: Layer, rounds: int) -> None:
         run_moe(kernels, layer, random.sample(range(len(layer.down)), PREFILL_EXPERTS), x, ids, precision)
 
     probe = 2_000_000
-    times = interleave(
-        {"int8": lambda: step("int8"), "exact": lambda: step("exact"), "dots": lambda: void(kernels.dot_probe(probe))},
-        rounds,
-    )
+    steps: dict[str, Callable[[], None]] = {p: lambda p=p: step(p) for p in PRECISIONS}  # type: ignore[misc]
+    times = interleave(steps | {"dots": lambda: void(kernels.dot_probe(probe))}, rounds)
     peak = kernels.dot_probe(probe) / times["dots"]
-    for name in ("int8", "exact"):
+    for name in PRECISIONS:
         rate = ids.numel() * 3 * HIDDEN * WIDTH / times[name]
         row = {"what": "moe prefill", "format": layer.up.format, "group": layer.up.group, "step": name}
         speed = {
@@ -183,7 +182,7 @@ def measure_dense(kernels: Kernels, kind: PackedFormat, group: int, rounds: int,
         def step(precision: Precision, arena: Tensor = arena, shape: PackedShape = shape, x: Tensor = x) -> None:
             kernels.linear(shape, random.choice(arena.view(-1, shape.nbytes)), x, precision)
 
-        steps: dict[str, Callable[[], None]] = {"int8": lambda s=step: s("int8"), "exact": lambda s=step: s("exact")}  # type: ignore[misc]
+        steps: dict[str, Callable[[], None]] = {p: lambda p=p, s=step: s(p) for p in PRECISIONS}  # type: ignore[misc]
         times = interleave(steps | ceiling_steps(kernels, arena, shape.nbytes), rounds)
         ratios(times, shape.nbytes, {"what": f"dense {name}", "format": kind, "group": group})
 

@@ -37,7 +37,7 @@ def tolerance(kind: PackedFormat, precision: Precision) -> float:
     """Of the relative error in the Euclidean norm.
 
     8-bit activations round by 1/254 of the largest of 128 values, about a hundredth of a typical one; 16-bit fixed
-    point by 1/256 of that; bfloat16 by 2^-9 of each value; two bfloat16 by 2^-17, and float32 sums add 2^-24 a few times.
+    point by 1/256 of that, 24 bits by less than float32's own sums; bfloat16 by 2^-9 of each value.
     """
     if kind in INTEGERS:
         return 2.5e-2 if precision == "int8" else 1e-4
