@@ -117,9 +117,7 @@ def test_one_changed_sink_changes_its_head_alone() -> None:
 
 
 @pytest.mark.parametrize("window, has_sink", [(None, False), (None, True), (WINDOW, True)])
-def test_tiles_of_any_size_give_the_same(
-    window: int | None, has_sink: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tiles_of_any_size_give_the_same(window: int | None, has_sink: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     query, key, value = _inputs(2, 4, 2, 150, 260)
     sinks = torch.linspace(-1, 1, 4) if has_sink else None
     whole = attend(query, key, value, offset=110, window=window, sinks=sinks)
@@ -177,9 +175,7 @@ def test_gradients_equal_those_of_the_formula(window: int | None, dtype: torch.d
         return [leaf.grad.double() for leaf in leaves]
 
     got = gradients(lambda q, k, v, s: attend(q, k, v, window=window, sinks=s, key_mask=key_mask), [*inputs, sinks])
-    exact = gradients(
-        lambda q, k, v, s: _plain(q, k, v, window, s, key_mask), [t.double() for t in [*inputs, sinks]]
-    )
+    exact = gradients(lambda q, k, v, s: _plain(q, k, v, window, s, key_mask), [t.double() for t in [*inputs, sinks]])
     for mine, right in zip(got, exact, strict=True):
         assert right.abs().max() > 0
         assert (mine - right).abs().max() <= tolerance * right.abs().max()

@@ -55,9 +55,7 @@ def test_uneven_chunks_around_the_window_give_the_same() -> None:
 def test_token_by_token_equals_the_whole_at_the_edge_of_the_window(tokens: int) -> None:
     model = tiny_model()
     ids = IDS[:, :tokens]
-    torch.testing.assert_close(
-        _cached(model, ids, list(range(tokens + 1))), _whole(model, ids), rtol=0, atol=1e-5
-    )
+    torch.testing.assert_close(_cached(model, ids, list(range(tokens + 1))), _whole(model, ids), rtol=0, atol=1e-5)
 
 
 def test_tokens_beyond_a_window_still_matter_through_global_layers() -> None:
