@@ -72,6 +72,11 @@ class Conversation:
         self._replay(builder)
         return self._next_prompt(builder, len(self._messages), thinking)
 
+    def num_tokens(self, builder: PromptBuilder) -> int:
+        """Return how many tokens the messages up to the last answer take, 0 where there is none with known ids."""
+        self._replay(builder)
+        return self._marks[-1].length if self._marks else 0
+
     def answered(self, prompt: Prompt, message: Message) -> None:
         """Append the answer to `prompt`; its ids, if it has some, are kept as they are."""
         self._messages.append(message)

@@ -190,7 +190,7 @@ class Talk:
         self.dialogue.conversation = loaded
         self._save_path = None
         turns = sum(message.role == "user" for message in loaded.messages)
-        self.terminal.note(f"mimo: {turns} questions from {path}")
+        self.terminal.note(f"mimo: {turns} question{'' if turns == 1 else 's'} from {path}")
         if loaded.messages:
             self.terminal.note(_shortened(loaded.messages[-1].text))
 
@@ -206,9 +206,12 @@ class Talk:
 
     def context_share(self) -> str:
         """Return how much of the context is taken: `3.1k/32k`."""
-        timeline = self.dialogue.timeline
-        used = timeline.length if self.last_result or self.conversation.messages else 0
-        return context_share(used, timeline.max_tokens)
+        return context_share(self.num_tokens, self.dialogue.timeline.max_tokens)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the conversation; the cache may hold more, or less, until the next answer."""
+        return self.conversation.num_tokens(self.loaded.engine.speaker.builder)
 
     def _save(self) -> None:
         if not self._wants_saving:

@@ -103,8 +103,7 @@ def _stats(talk: "Talk", argument: str) -> None:
 
 
 def _tokens(talk: "Talk", argument: str) -> None:
-    timeline = talk.dialogue.timeline
-    count, limit = format_count(timeline.length), format_count(timeline.max_tokens)
+    count, limit = format_count(talk.num_tokens), format_count(talk.dialogue.timeline.max_tokens)
     waiting = sum(part.media.num_tokens for part in talk.pending_media)
     talk.terminal.line(f"  {count} of {limit} tokens, {len(talk.conversation.messages)} messages")
     if waiting:

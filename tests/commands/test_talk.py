@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -199,6 +200,15 @@ def test_undo_takes_question_and_answer_back(talk: Talk) -> None:
     assert "first" in loader.engine.prompts[2] and "second" not in loader.engine.prompts[2]
 
 
+def test_the_prompt_counts_what_the_conversation_takes_not_what_was_read(talk: Talk) -> None:
+    run = talk(
+        "/think off", "hi", "more", "/undo", "/save chat", "/clear", "/load chat", answers=scripted("One.", "Two.")
+    )
+    start, off, one, two, undone, saved, cleared, loaded = re.findall(r"mimo (\d+)/4k>", run.err)
+    assert (start, off, cleared) == ("0", "0", "0")
+    assert 0 < int(one) < int(two) and undone == saved == loaded == one
+
+
 def test_system_text_is_shown_changed_and_reset(talk: Talk) -> None:
     loader = scripted("Ok.", "Ok.")
     run = talk("/system", "/system Be brief.", "/system", "hi", "/system default", "hi", answers=loader)
@@ -297,7 +307,7 @@ def test_save_and_load_carry_a_conversation_over(talk: Talk, tmp_path: Path) -> 
     talk("/think off", f"/image {CAT}", "what?", "/save mine.jsonl", answers=scripted("A cat."))
     loader = scripted("Grey.")
     run = talk("/think off", "/load mine.jsonl", "which colour?", answers=loader)
-    assert "mimo: 1 questions from mine.jsonl\nA cat.\n" in run.err
+    assert "mimo: 1 question from mine.jsonl\nA cat.\n" in run.err
     assert loader.engine is not None
     assert "<|vision_start|>" in loader.engine.prompts[0] and "A cat.<|im_end|>" in loader.engine.prompts[0]
 
