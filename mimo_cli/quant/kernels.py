@@ -1,7 +1,7 @@
 """The native kernels as Python objects: checked tensors in, float32 tensors out.
 
-The extension `_native` is optional. Where it was not built, or the processor has neither AVX2 nor AVX-512, `load_kernels`
-returns None and `missing_reason` says why; the package then computes with torch.
+The extension `_native` is optional. Where it was not built, or the processor has neither AVX2 nor AVX-512,
+`load_kernels` returns None and `missing_reason` says why; the package then computes with torch.
 Letters: T tokens, O rows, I columns, H hidden size, A experts per token.
 """
 
@@ -23,7 +23,7 @@ except ImportError as error:
     _import_error = str(error)
 
 Precision = Literal["int8", "exact", "bfloat16"]
-"""Of the activations. int8: 8 bits for integer formats, the fastest and the only lossy one. exact: the 24 bits of float32.
+"""Of the activations. int8: 8 bits for integer formats, the fastest and the only lossy one. exact: float32's 24 bits.
 bfloat16: rounded to bfloat16 for fp8 and bf16 weights, as a bfloat16 network has them; 16 bits for integer formats."""
 
 _PRECISIONS: dict[Precision, int] = {"int8": 0, "exact": 1, "bfloat16": 2}
@@ -32,7 +32,7 @@ ISA_VARIABLE = "MIMO_ISA"
 
 
 class ExpertPairs(NamedTuple):
-    """Which token goes to which expert: tokens int32 [P], places int32 [P] in a list of experts, weights float32 [P]."""
+    """Which token goes to which expert: tokens int32 [P], places int32 [P] in a list, weights float32 [P]."""
 
     tokens: Tensor
     places: Tensor
@@ -80,8 +80,12 @@ class Kernels:
         (mxfp4), float32 [blocks of 16 rows, spans of 128 columns] (fp8); any empty tensor for bf16.
         """
         _expect(data, torch.uint8, (shape.nbytes,), "packed stream")
-        if tuple(codes.shape) != (shape.rows, shape.cols) or codes.element_size() != (2 if shape.format == "bf16" else 1):
-            raise ValueError(f"codes of {shape} must be {shape.rows} x {shape.cols}, found {tuple(codes.shape)} {codes.dtype}")
+        if tuple(codes.shape) != (shape.rows, shape.cols) or codes.element_size() != (
+            2 if shape.format == "bf16" else 1
+        ):
+            raise ValueError(
+                f"codes of {shape} must be {shape.rows} x {shape.cols}, found {tuple(codes.shape)} {codes.dtype}"
+            )
         if shape.format == "fp8":
             _expect(scales, torch.float32, (shape.blocks, shape.spans), "scales")
         elif shape.format != "bf16":
@@ -98,7 +102,9 @@ class Kernels:
         y = torch.empty(len(x), shape.rows)
         if len(x):
             started = time.perf_counter()
-            self._compute.linear(*_shape(shape), data.data_ptr(), x.data_ptr(), y.data_ptr(), len(x), _PRECISIONS[precision])
+            self._compute.linear(
+                *_shape(shape), data.data_ptr(), x.data_ptr(), y.data_ptr(), len(x), _PRECISIONS[precision]
+            )
             self._count(started, shape.nbytes)
         return y
 
@@ -194,5 +200,12 @@ def _shape(shape: PackedShape) -> tuple[int, int, int, int]:
 
 
 def _expect(tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...], what: str) -> None:
-    if tensor.dtype != dtype or tuple(tensor.shape) != shape or not tensor.is_contiguous() or tensor.device.type != "cpu":
-        raise ValueError(f"{what} must be contiguous {dtype} {list(shape)} on the CPU, found {tensor.dtype} {list(tensor.shape)}")
+    if (
+        tensor.dtype != dtype
+        or tuple(tensor.shape) != shape
+        or not tensor.is_contiguous()
+        or tensor.device.type != "cpu"
+    ):
+        raise ValueError(
+            f"{what} must be contiguous {dtype} {list(shape)} on the CPU, found {tensor.dtype} {list(tensor.shape)}"
+        )

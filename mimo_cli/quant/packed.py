@@ -1,7 +1,7 @@
 """Packed matrices: the layout that the native kernels read, as sizes and as a decoder in plain numpy.
 
-A matrix [rows, cols] is cut into blocks of 16 rows, and each block into spans of 128 columns that follow one another, so
-a block is one linear read. Two matrices of the same shape (gate and up) can share a stream, span by span; `streams`
+A matrix [rows, cols] is cut into blocks of 16 rows, and each block into spans of 128 columns that follow one another,
+so a block is one linear read. Two matrices of the same shape (gate and up) can share a stream, span by span; `streams`
 says how many do. Rows are padded to 16 and columns to 128, with zeros.
 
     int4, mxfp4, int8   a span is [codes of each stream][scales of each stream]
@@ -30,7 +30,13 @@ from mimo_cli.errors import CheckpointError
 
 PackedFormat = Literal["int4", "mxfp4", "int8", "fp8", "bf16"]
 FORMATS: tuple[PackedFormat, ...] = ("int4", "mxfp4", "int8", "fp8", "bf16")
-GROUPS: dict[PackedFormat, tuple[int, ...]] = {"int4": (32, 64, 128), "mxfp4": (32,), "int8": (128,), "fp8": (128,), "bf16": (128,)}
+GROUPS: dict[PackedFormat, tuple[int, ...]] = {
+    "int4": (32, 64, 128),
+    "mxfp4": (32,),
+    "int8": (128,),
+    "fp8": (128,),
+    "bf16": (128,),
+}
 """Columns that may share a scale, by format."""
 
 BLOCK_ROWS = 16
@@ -56,7 +62,9 @@ class PackedShape:
         if self.format not in FORMATS or self.group not in GROUPS[self.format]:
             raise CheckpointError(f"packed format {self.format!r} with groups of {self.group} is not implemented")
         if min(self.rows, self.cols) < 1 or self.streams not in (1, 2):
-            raise CheckpointError(f"a packed matrix of {self.rows} x {self.cols} in {self.streams} streams is impossible")
+            raise CheckpointError(
+                f"a packed matrix of {self.rows} x {self.cols} in {self.streams} streams is impossible"
+            )
 
     @property
     def blocks(self) -> int:
@@ -115,7 +123,9 @@ def decode_packed(data: Bytes, shape: PackedShape) -> list[Floats]:
     matrices = []
     for stream in range(shape.streams):
         at = stream * shape.code_bytes
-        values = _decode_codes(np.ascontiguousarray(spans[:, :, at : at + shape.code_bytes]), shape.format)  # [B, S, 16, 128]
+        values = _decode_codes(
+            np.ascontiguousarray(spans[:, :, at : at + shape.code_bytes]), shape.format
+        )  # [B, S, 16, 128]
         at = shape.streams * shape.code_bytes + stream * shape.scale_bytes
         values *= _scales(blocks, np.ascontiguousarray(spans[:, :, at : at + shape.scale_bytes]), stream, shape)
         rows = values.transpose(0, 2, 1, 3).reshape(shape.blocks * BLOCK_ROWS, shape.spans * SPAN_COLS)

@@ -37,6 +37,7 @@ class Compute {
 }  // namespace
 
 NB_MODULE(_native, m) {
+  nb::set_leak_warnings(false);  // the kernels live until the process ends; that is no leak to report on stderr
   m.doc() = "Kernels over packed weights; see mimo_cli/quant/kernels.py.";
   m.def("cpu_features", [] {
     nb::dict features;
