@@ -65,6 +65,19 @@ def signals_raise() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def ctrl_c_waits() -> Iterator[None]:
+    """Let a Ctrl-C in the block count only when the block is over, where the system can hold signals back."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
 def _raiser(stop: type[Stopped]) -> Callable[[int, FrameType | None], NoReturn]:
     def handle(number: int, frame: FrameType | None) -> NoReturn:
         raise stop

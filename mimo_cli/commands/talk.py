@@ -16,7 +16,7 @@ from mimo_cli.chat.conversation import Conversation
 from mimo_cli.chat.messages import MediaPart, Message
 from mimo_cli.commands.answer_once import loaded_for_chat, turn_options
 from mimo_cli.commands.chat_request import ChatRequest
-from mimo_cli.commands.interrupts import Stopped
+from mimo_cli.commands.interrupts import Stopped, ctrl_c_waits
 from mimo_cli.commands.loading import LoadedModel, announce
 from mimo_cli.commands.numbers import context_share
 from mimo_cli.commands.saved_chats import find_chat, new_chat_path
@@ -73,6 +73,7 @@ class Talk:
         self.is_over = False
         self._request = request
         self._save_path: Path | None = None
+        self._saved: tuple[Message, ...] = ()
         self._wants_saving = request.chat.save
         system = [] if request.system is None else [Message.of("system", request.system)]
         self.dialogue = Dialogue(
@@ -103,7 +104,7 @@ class Talk:
             try:
                 self.take(reader.read(f"mimo {self.context_share()}> "))
             except KeyboardInterrupt:  # at the prompt, or in the middle of a command: that one ends, not the dialogue
-                continue
+                self._save_answer()
             except EOFError:
                 break
             except MimoError as err:
@@ -217,12 +218,20 @@ class Talk:
         if not self._wants_saving:
             return
         try:
-            self._save_path = self._save_path or new_chat_path()
-            self.save_as(self._save_path)
+            with ctrl_c_waits():
+                self._save_path = self._save_path or new_chat_path()
+                self.save_as(self._save_path)
+                self._saved = self.conversation.messages
         except (MimoError, OSError) as err:
             # Talking must go on; once is enough to know.
             self._wants_saving, self._save_path = False, None
             self.terminal.warn(f"the dialogue is not saved: {err}")
+
+    def _save_answer(self) -> None:
+        """Save an answer that a Ctrl-C kept from being saved: it may fall between the last word and the file."""
+        messages = self.conversation.messages
+        if messages and messages[-1].role == "assistant" and messages != self._saved:
+            self._save()
 
     def _attach_dragged(self, line: str) -> str:
         """Attach the media files whose paths begin a message, as terminals insert files that are dropped on them."""

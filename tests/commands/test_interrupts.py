@@ -10,6 +10,7 @@ from mimo_cli.commands.interrupts import (
     Terminated,
     TimeLimitReached,
     TurnInterrupt,
+    ctrl_c_waits,
     signals_raise,
     time_limit,
 )
@@ -102,3 +103,13 @@ def test_time_limit_ends_a_long_block_and_spares_a_short_one() -> None:
         pass
     with time_limit(None):
         time.sleep(0.06)
+
+
+def test_ctrl_c_waits_until_the_block_is_over() -> None:
+    steps = []
+    with pytest.raises(KeyboardInterrupt):
+        with ctrl_c_waits():
+            os.kill(os.getpid(), signal.SIGINT)
+            steps.append("written")
+        steps.append("never")
+    assert steps == ["written"]

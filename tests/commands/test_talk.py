@@ -336,6 +336,18 @@ def test_a_mute_terminal_without_a_question_opens_no_dialogue(tmp_path: Path) ->
     assert run.code == 2 and "there is no question" in run.err
 
 
+def test_ctrl_c_between_the_last_word_and_the_file_loses_no_answer(
+    talk: Talk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def press(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mimo_cli.commands.talk.ending_note", press)  # asked for after showing, before saving
+    assert talk("hi", answers=scripted("Hello!")).out == "Hello!\n"
+    (path,) = chats(tmp_path)
+    assert "Hello!" in path.read_text("utf-8")
+
+
 def test_ctrl_c_in_the_middle_of_a_command_ends_that_command_only(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*arguments: Any, **options: Any) -> None:
         raise KeyboardInterrupt

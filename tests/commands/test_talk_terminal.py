@@ -72,7 +72,7 @@ def test_a_dialogue_in_a_terminal(tmp_path: Path) -> None:
     screen.wait_for(PROMPT)
     assert "random-weight miniature" in screen.text
     screen.press("hello\r")
-    screen.wait_for(r"prompt \d+ tok.* \| answer \d+ tok")
+    screen.wait_for(r"prompt \d+ tok.* \| answer \d+ tok[\s\S]*mimo \S+/32k>")
     screen.press("half a line\x03")  # Ctrl-C clears it
     screen.press("/nonsense\r")
     screen.wait_for("there is no command `/nonsense`")
