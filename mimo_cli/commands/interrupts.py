@@ -67,15 +67,19 @@ def signals_raise() -> Iterator[None]:
 
 @contextmanager
 def ctrl_c_waits() -> Iterator[None]:
-    """Let a Ctrl-C in the block count only when the block is over, where the system can hold signals back."""
-    if not hasattr(signal, "pthread_sigmask"):
+    """Let a Ctrl-C in the block count only when the block is over. For the main thread, which alone sees signals."""
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    presses: list[tuple[int, FrameType | None]] = []
+    # Not a signal mask: that holds for one thread, and any other may take the signal in its place.
+    previous = signal.signal(signal.SIGINT, lambda number, frame: presses.append((number, frame)))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+        signal.signal(signal.SIGINT, previous)
+    if presses and callable(previous):
+        previous(*presses[0])
 
 
 def _raiser(stop: type[Stopped]) -> Callable[[int, FrameType | None], NoReturn]:
