@@ -114,11 +114,6 @@ class Answer(Iterator[Event]):
         return self._generation.stats
 
     @property
-    def is_reading(self) -> bool:
-        """Tell whether the prompt is still being read."""
-        return self.stats.generated_tokens == 0
-
-    @property
     def is_thinking(self) -> bool:
         """Tell whether the model is reasoning at this moment."""
         return self._thinking.is_thinking

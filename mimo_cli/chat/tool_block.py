@@ -127,8 +127,3 @@ def partial_tag_length(text: str, tags: Sequence[str]) -> int:
                 longest = length
                 break
     return longest
-
-
-def forced_call_prefix(name: str | None = None) -> str:
-    """Return what an answer must begin with to be a tool call, of a named function or of any."""
-    return f"{BLOCK_START}\n<function=" + (f"{name}>\n" if name else "")

@@ -63,24 +63,3 @@ class Prompt:
     def followed_by(self, ids: tuple[int, ...]) -> "Prompt":
         """Return this prompt with more ids of text at its end, such as the answer to it."""
         return Prompt(self.ids + ids, self.spans, self.items)
-
-    def shared_prefix_tokens(self, other: "Prompt") -> int:
-        """Return how many leading ids stand for the same input in both, media included.
-
-        The placeholders of two pictures of one size look alike, so spans must show rows of the very same item.
-        """
-        length = min(len(self), len(other))
-        if self.ids[:length] != other.ids[:length]:
-            length = next(i for i in range(length) if self.ids[i] != other.ids[i])
-        mine, theirs = self._spans_before(length), other._spans_before(length)
-        for i in range(max(len(mine), len(theirs))):
-            if i >= len(mine) or i >= len(theirs) or not self._shows_same(mine[i], other, theirs[i]):
-                return min(length, *(spans[i].start for spans in (mine, theirs) if i < len(spans)))
-        return length
-
-    def _spans_before(self, position: int) -> list[Span]:
-        return [span for span in self.spans if span.start < position]
-
-    def _shows_same(self, mine: Span, other: "Prompt", theirs: Span) -> bool:
-        same_place = (mine.start, mine.stream, mine.offset) == (theirs.start, theirs.stream, theirs.offset)
-        return same_place and self.items[mine.item] is other.items[theirs.item]

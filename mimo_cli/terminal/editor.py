@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
@@ -138,10 +137,3 @@ def _path_completions(word: str) -> Iterable[Completion]:
         if entry.name.startswith(start) and (start or not entry.name.startswith(".")):
             name = re.sub(r"([\s'\"\\])", r"\\\1", entry.name) + ("/" if entry.is_dir() else "")
             yield Completion(name, start_position=-len(typed_start), display=name)
-
-
-def is_editor_usable(stdin: Any) -> bool:
-    """Tell whether keys can be read one by one from a stream."""
-    with suppress(ValueError, OSError, AttributeError):
-        return os.isatty(stdin.fileno())
-    return False

@@ -5,7 +5,6 @@ from mimo_cli.chat.tool_block import (
     Extent,
     RawCall,
     find_block,
-    forced_call_prefix,
     parse_block,
     partial_tag_length,
 )
@@ -93,11 +92,6 @@ def test_the_beginning_of_a_tag_is_measured_at_the_end_of_text() -> None:
     tags = ("</think>", "<tool_call>")
     lengths = {"": 0, "x": 0, "x<": 1, "x</": 2, "x<tool_cal": 9, "<<": 1, "x<tool_call>": 0, "</thin </t": 3}
     assert {text: partial_tag_length(text, tags) for text in lengths} == lengths
-
-
-def test_a_forced_call_begins_as_the_model_writes_it() -> None:
-    assert forced_call_prefix() == "<tool_call>\n<function="
-    assert forced_call_prefix("f") == "<tool_call>\n<function=f>\n"
 
 
 def test_a_long_value_in_small_chunks_is_read_in_reasonable_time() -> None:

@@ -3,11 +3,11 @@ import pytest
 from mimo_cli.media.prompt import Prompt, Span
 from tests.support.fake_media import fake_audio, fake_image
 
-CAT, DOG, TALK = fake_image(2), fake_image(2, "dog.png"), fake_audio(1)
+CAT, TALK = fake_image(2), fake_audio(1)
 
 
-def with_picture(picture=CAT, tail: tuple[int, ...] = (3,)) -> Prompt:
-    return Prompt((1, 9, 9, 2, *tail), (Span(1, 2, 0, "vision"),), (picture,))
+def with_picture() -> Prompt:
+    return Prompt((1, 9, 9, 2, 3), (Span(1, 2, 0, "vision"),), (CAT,))
 
 
 @pytest.mark.parametrize(
@@ -42,26 +42,3 @@ def test_a_head_keeps_the_spans_and_items_that_lie_in_it() -> None:
     assert prompt.head(1) == Prompt((1,)) and prompt.head(7) == prompt and prompt.head(0) == Prompt(())
     with pytest.raises(ValueError, match="Span"):
         prompt.head(2)
-
-
-def test_prompts_share_what_is_equal_from_the_start() -> None:
-    assert Prompt((1, 2, 3)).shared_prefix_tokens(Prompt((1, 2, 4))) == 2
-    assert Prompt((1, 2)).shared_prefix_tokens(Prompt((1, 2, 3))) == 2
-    assert Prompt(()).shared_prefix_tokens(Prompt((1,))) == 0
-    assert with_picture().shared_prefix_tokens(with_picture(tail=(3, 4))) == 5
-
-
-def test_two_pictures_of_one_size_are_not_the_same_input() -> None:
-    assert with_picture(CAT).shared_prefix_tokens(with_picture(DOG)) == 1
-    assert with_picture(CAT).shared_prefix_tokens(Prompt(with_picture().ids)) == 1
-    assert Prompt(with_picture().ids).shared_prefix_tokens(with_picture(CAT)) == 1
-
-
-def test_other_rows_of_the_same_item_are_not_the_same_input() -> None:
-    shifted = Prompt(with_picture().ids, (Span(1, 2, 0, "vision", 2),), (CAT,))
-    assert with_picture().shared_prefix_tokens(shifted) == 1
-
-
-def test_ids_that_differ_before_a_span_end_the_shared_part_there() -> None:
-    other = Prompt((0, 9, 9, 2, 3), (Span(1, 2, 0, "vision"),), (CAT,))
-    assert with_picture().shared_prefix_tokens(other) == 0
