@@ -1,0 +1,62 @@
+"""Sample: one question with its media and its one right answer, as every maker returns it.
+
+Media are plain arrays, so that a maker needs no file and no network; turning them into a prompt is the trainer's work.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+Split = Literal["train", "held_out"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn picture: `pixels` uint8 [height, width, 3], RGB."""
+
+    pixels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A recording: `samples` float32 [n], mono, within -1..1, at `sample_rate` Hz."""
+
+    samples: np.ndarray
+    sample_rate: int
+
+
+@dataclass(frozen=True)
+class Film:
+    """A short clip: `frames` uint8 [frames, height, width, 3], RGB, at `fps` frames per second."""
+
+    frames: np.ndarray
+    fps: float
+
+
+Part = str | Picture | Sound | Film
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One user message (text and media in order) and the answer that is right.
+
+    `turns` are earlier (user text, answer) pairs of the dialogue. `tools` are declarations in the template's JSON form;
+    `tool_calls` (name, arguments) pairs that the answer consists of, `answer` being empty then. `facts` holds direct
+    labels for supervised heads (colour, shape, count, cell, letters, words and their end times in seconds).
+    """
+
+    task: str
+    user: tuple[Part, ...]
+    answer: str
+    system: str | None = None
+    tools: tuple[dict[str, Any], ...] = ()
+    reasoning: str | None = None
+    turns: tuple[tuple[str, str], ...] = ()
+    tool_calls: tuple[tuple[str, dict[str, Any]], ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The text parts of the user message, joined by a space."""
+        return " ".join(part for part in self.user if isinstance(part, str))
