@@ -10,6 +10,7 @@ from torch import Tensor
 
 PAGE_BYTES = 4096
 HUGE_PAGE_BYTES = 1 << 21
+_PRIVATE = hasattr(mmap, "MAP_PRIVATE")
 
 
 def allocate_bytes(nbytes: int) -> Tensor:
@@ -22,8 +23,9 @@ def allocate_bytes(nbytes: int) -> Tensor:
         return torch.empty(0, dtype=torch.uint8)
     is_large = nbytes >= HUGE_PAGE_BYTES
     alignment = HUGE_PAGE_BYTES if is_large else PAGE_BYTES
-    try:
-        memory = mmap.mmap(-1, round_up(nbytes, PAGE_BYTES) + (alignment if is_large else 0))
+    size = round_up(nbytes, PAGE_BYTES) + (alignment if is_large else 0)
+    try:  # private: Python's default is shared memory, which Linux backs with huge pages almost nowhere
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) if _PRIVATE else mmap.mmap(-1, size)
     except OSError as err:
         raise MemoryError(f"{nbytes} bytes") from err
     if is_large and hasattr(mmap, "MADV_HUGEPAGE"):

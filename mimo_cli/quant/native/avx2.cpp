@@ -207,7 +207,10 @@ inline void finish(const RowsTask& t, int pair, int row, const __m256 (&acc)[2])
   __m256 v = acc[0];
   if (t.epilogue == Epilogue::swiglu) v = swiglu(acc[0], acc[1]);
   if (t.epilogue == Epilogue::accumulate) {
-    v = _mm256_add_ps(_mm256_mul_ps(v, _mm256_set1_ps(t.factor[pair])), _mm256_maskload_ps(out, lanes));
+    // Rounded before it is added, never fused: an expert's share has the same bits alone as in the sum.
+    __m256 share = _mm256_mul_ps(v, _mm256_set1_ps(t.factor[pair]));
+    __asm__("" : "+x"(share));
+    v = _mm256_add_ps(share, _mm256_maskload_ps(out, lanes));
   }
   _mm256_maskstore_ps(out, lanes, v);
 }

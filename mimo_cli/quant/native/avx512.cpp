@@ -275,7 +275,10 @@ inline void finish(const RowsTask& t, int pair, int block, const __m512 (&acc)[2
   __m512 v = acc[0];
   if (t.epilogue == Epilogue::swiglu) v = swiglu(acc[0], acc[1]);
   if (t.epilogue == Epilogue::accumulate) {
-    v = _mm512_add_ps(_mm512_mul_ps(v, _mm512_set1_ps(t.factor[pair])), _mm512_maskz_loadu_ps(rows, out));
+    // Rounded before it is added, never fused: an expert's share has the same bits alone as in the sum.
+    __m512 share = _mm512_mul_ps(v, _mm512_set1_ps(t.factor[pair]));
+    __asm__("" : "+v"(share));
+    v = _mm512_add_ps(share, _mm512_maskz_loadu_ps(rows, out));
   }
   _mm512_mask_storeu_ps(out, rows, v);
 }
