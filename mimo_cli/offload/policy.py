@@ -1,0 +1,145 @@
+"""SlotPolicy: which expert leaves when room is needed. Knows layers, experts and steps; nothing of bytes or files.
+
+The same class runs inside the expert store and in replays of recorded routing. A step is a token: `step` rises by one
+for each. What is expected of an expert is how often it will be asked for per step: the mean of its past uses, decayed
+over several half-lives, because some experts are popular for a paragraph and some for ever. The expert whose next use
+is expected last leaves. Uses are remembered for experts that are not in memory, too.
+"""
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+HALF_LIVES = (2.0, 16.0, 128.0)
+"""Steps after which a use counts half."""
+
+WEIGHTS = (0.2, 0.4, 0.4)
+"""How much each half-life has to say."""
+
+_LEAST_RATE = 1e-4
+
+
+class SlotPolicy:
+    """Slots 0 to `slots` - 1 for experts of some layers, `experts` in each.
+
+    Every layer keeps `floor` slots that others cannot take from it, once it has them.
+    """
+
+    def __init__(self, slots: int, layers: Sequence[int], experts: int, floor: int = 0) -> None:
+        self.slots = slots
+        self.floor = floor
+        self._experts = experts
+        self._position = {layer: i for i, layer in enumerate(layers)}
+        self._layers = tuple(layers)
+        keys = len(layers) * experts
+        self._rates = np.zeros((len(HALF_LIVES), keys), np.float32)  # as of step `_last`
+        self._last = np.zeros(keys, np.int64)
+        self._slot_of = np.full(keys, -1, np.int32)
+        self._key_of = np.full(slots, -1, np.int32)
+        self._held = np.zeros(len(layers), np.int32)  # slots of each layer
+        self._step = 0
+        self._now = 0  # position of the layer at work
+        self._order: list[int] | None = None  # slots, the first to leave last
+
+    def slot(self, layer: int, expert: int) -> int | None:
+        """Return where an expert is, None if it is in no slot."""
+        found = int(self._slot_of[self._key(layer, expert)])
+        return None if found < 0 else found
+
+    def holds(self, slot: int) -> tuple[int, int] | None:
+        """Return the layer and expert in a slot, None if it is free."""
+        key = int(self._key_of[slot])
+        return None if key < 0 else (self._layers[key // self._experts], key % self._experts)
+
+    def touch(self, layer: int, expert: int, step: int, share: float = 1.0, tokens: int = 1) -> None:
+        """Note a use. A prompt of several `tokens` was sent to the expert with a `share` of them, 0 to 1."""
+        self.touch_all(layer, [expert], step, [share], tokens)
+
+    def touch_all(
+        self, layer: int, experts: Sequence[int], step: int, shares: Sequence[float] | None = None, tokens: int = 1
+    ) -> None:
+        """Note that a layer used some different experts at a step."""
+        keys = self._position[layer] * self._experts + np.asarray(experts, np.int64)
+        uses = np.ones(len(keys), np.float32) if shares is None else np.asarray(shares, np.float32)
+        elapsed = step - self._last[keys]
+        for rates, half_life in zip(self._rates, HALF_LIVES, strict=True):
+            rates[keys] = rates[keys] * 0.5 ** (elapsed / half_life) + uses * (1 - 0.5 ** (tokens / half_life))
+        self._last[keys] = step
+        self._step, self._now = step, self._position[layer]
+        self._order = None
+
+    def place(self, slot: int, layer: int, expert: int) -> None:
+        """Note that a slot, free or not, now holds an expert."""
+        self.remove(slot)
+        key = self._key(layer, expert)
+        self._key_of[slot], self._slot_of[key] = key, slot
+        self._held[key // self._experts] += 1
+
+    def remove(self, slot: int) -> None:
+        """Note that a slot is free."""
+        key = int(self._key_of[slot])
+        if key >= 0:
+            self._key_of[slot], self._slot_of[key] = -1, -1
+            self._held[key // self._experts] -= 1
+
+    def victim(self, protected: Collection[int] = ()) -> int | None:
+        """Return the slot whose expert should leave, never one of `protected`; None where there is no such slot."""
+        if self._order is None:
+            self._order = self._leaving_order()
+        spared: int | None = None
+        for at in range(len(self._order) - 1, -1, -1):
+            slot = self._order[at]
+            key = int(self._key_of[slot])
+            if key < 0 or slot in protected:
+                continue
+            if self._held[key // self._experts] > self.floor or key // self._experts == self._now:
+                del self._order[at]
+                return slot
+            spared = slot if spared is None else spared
+        return spared  # nothing is left but what the floors protect
+
+    def rate(self, layer: int, expert: int) -> float:
+        """Return the expected uses per step."""
+        return float(self._expected(np.array([self._key(layer, expert)]))[0])
+
+    def best(self, count: int) -> list[tuple[int, int]]:
+        """Return the experts with the most expected uses, of those that had any, most first: layer and expert."""
+        rates = self._expected(np.arange(len(self._last)))
+        order = np.argsort(-rates, kind="stable")[:count]
+        return [(self._layers[k // self._experts], int(k % self._experts)) for k in order if rates[k] > _LEAST_RATE]
+
+    def usage(self) -> dict[int, list[float]]:
+        """Return the expected uses per step of every expert by layer, to be given to `remember` in another run."""
+        rates = self._expected(np.arange(len(self._last))).reshape(len(self._layers), self._experts)
+        return {layer: [round(float(rate), 4) for rate in row] for layer, row in zip(self._layers, rates, strict=True)}
+
+    def remember(self, usage: dict[int, list[float]]) -> None:
+        """Begin with what another run saw, where layers and experts agree. It fades like any other use."""
+        for layer, row in usage.items():
+            if layer in self._position and len(row) == self._experts:
+                first = self._position[layer] * self._experts
+                values = np.clip(np.asarray(row, np.float32), 0, 1)
+                self._rates[:, first : first + self._experts] = values
+        self._order = None
+
+    def _key(self, layer: int, expert: int) -> int:
+        return self._position[layer] * self._experts + expert
+
+    def _expected(self, keys: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the expected uses per step, [keys]."""
+        elapsed = (self._step - self._last[keys]).astype(np.float32)
+        total = np.zeros(len(keys), np.float32)
+        for rates, half_life, weight in zip(self._rates, HALF_LIVES, WEIGHTS, strict=True):
+            total += weight * rates[keys] * np.exp2(-elapsed / half_life)
+        return total
+
+    def _leaving_order(self) -> list[int]:
+        """Return the slots in use by rising distance of the next expected use, in steps from now."""
+        slots = np.flatnonzero(self._key_of >= 0)
+        keys = self._key_of[slots].astype(np.int64)
+        waits = 1 / np.maximum(self._expected(keys), _LEAST_RATE)
+        layers = len(self._layers)
+        ahead = ((keys // self._experts - self._now - 1) % layers + 1) / layers  # of a step, until the layer's turn
+        order: list[int] = slots[np.argsort(waits + ahead, kind="stable")].tolist()
+        return order
