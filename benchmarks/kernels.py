@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.kernel_rivals import rivals
+from benchmarks.library_rivals import rivals
 from mimo_cli.quant.kernels import ExpertPairs, Kernels, Precision
 from mimo_cli.quant.packed import PackedFormat, PackedShape
 
