@@ -34,7 +34,8 @@ TIMES = ("today", "tomorrow", "morning", "evening", "night", "minute", "day")
 NOUNS = ("colour", "shape", "number", "picture", "word", "sound", "animal", "object", "objects", "page")
 FUNCTION_WORDS = (
     "the", "a", "an", "is", "are", "what", "where", "how", "many", "there", "and", "of", "to", "in", "which", "please",
-    "it", "this", "that", "not", "yes", "no", "you", "me", "at", "with", "hundred", "plus", "minus", "hello", "do", "can",
+    "it", "this", "that", "not", "yes", "no", "you", "me", "at", "with", "hundred", "plus", "minus", "hello", "do",
+    "can",
 )  # fmt: skip
 
 NUMBERS = (*DIGITS, *TEENS, *TENS)

@@ -1,0 +1,14 @@
+"""Catalogue: the maker of every task, by the task's name."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from training.data import pictures
+from training.data.sample import Sample, Split
+
+Maker = Callable[[np.random.Generator, Split], Sample]
+
+MAKERS: dict[str, Maker] = {
+    "pictures": pictures.make,
+}

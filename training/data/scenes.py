@@ -1,0 +1,184 @@
+"""Scenes: drawn objects at places of a picture, without overlap, each with a colour that has a name.
+
+A triple of colour, shape and place belongs to one split: one in six is held out, so that an object asked about in the
+held-out split was never seen there in that colour and shape.
+"""
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.data.canvas import Colour, background, draw_paper, draw_size, wear
+from training.data.dice import Dice
+from training.data.sample import Split
+from training.data.shapes import COLOURS, SHAPES, draw_tone, fill_polygon, outline, pillow_polygon, stroke_polygon
+
+PLACES = ("top left", "top", "top right", "left", "middle", "right", "bottom left", "bottom", "bottom right")
+HELD_OUT_SHARE = 6
+SIDES = (96, 224)
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A drawn object; `x`, `y`, `radius` in pixels; `size` small, large or, between them, empty."""
+
+    colour: str
+    shape: str
+    cell: int
+    size: str
+    x: float
+    y: float
+    radius: float
+
+    @property
+    def name(self) -> str:
+        """`red circle`."""
+        return f"{self.colour} {self.shape}"
+
+    @property
+    def place(self) -> str:
+        """The words for its place: `top left`."""
+        return PLACES[self.cell]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture's objects in reading order (rows from the top, each from the left) and its size in pixels."""
+
+    things: tuple[Thing, ...]
+    height: int
+    width: int
+
+    def labels(self) -> dict:
+        """Direct labels for supervised heads; box corners are fractions of the width and height."""
+        objects = [
+            {
+                "colour": thing.colour,
+                "shape": thing.shape,
+                "cell": thing.cell,
+                "size": thing.size,
+                "box": (
+                    (thing.x - thing.radius) / self.width,
+                    (thing.y - thing.radius) / self.height,
+                    (thing.x + thing.radius) / self.width,
+                    (thing.y + thing.radius) / self.height,
+                ),
+            }
+            for thing in self.things
+        ]
+        return {"objects": objects, "count": len(objects)}
+
+
+def is_held_out(colour: str, shape: str, cell: int) -> bool:
+    """Whether this triple is kept out of training."""
+    return zlib.crc32(f"{colour} {shape} {cell}".encode()) % HELD_OUT_SHARE == 0
+
+
+def _draw_kind(dice: Dice, split: Split, cell: int) -> tuple[str, str]:
+    """Colour and shape allowed at a cell."""
+    while True:
+        colour, shape = dice.pick(COLOURS), dice.pick(SHAPES)
+        if is_held_out(colour, shape, cell) == (split == "held_out"):
+            return colour, shape
+
+
+def draw_scene(
+    dice: Dice, split: Split, count: int, sides: tuple[int, int] = SIDES, large_share: float = 0.03
+) -> Scene:
+    """A scene of `count` objects (1 to 9) in different cells of the 3x3 grid of places.
+
+    Kinds repeat now and then, so that counting "how many circles" has answers above one. In the held-out split all
+    objects are of held-out triples.
+    """
+    height, width = draw_size(dice, sides, large_share)
+    unit = min(height, width)
+    cells = sorted(dice.some(range(9), count))
+    things: list[Thing] = []
+    for cell in cells:
+        colour, shape = _draw_kind(dice, split, cell)
+        if things and dice.chance(0.3):
+            like = dice.pick(things)
+            both = (like.colour, shape) if dice.chance(0.5) else (colour, like.shape)
+            if is_held_out(*both, cell) == (split == "held_out"):
+                colour, shape = both
+        things.append(_place(dice, colour, shape, cell, _free_radius(cell, cells), (height, width, unit)))
+    return Scene(tuple(things), height, width)
+
+
+def _place(dice: Dice, colour: str, shape: str, cell: int, free: float, extent: tuple[int, int, int]) -> Thing:
+    """Put an object into its cell: small, large or between; `free` is the largest radius its neighbours allow."""
+    height, width, unit = extent
+    least = 8.0 / unit
+    size = dice.pick(("small", "large", ""))
+    if free > 0.17 and dice.chance(0.5):
+        radius, size = dice.uniform(0.17, free), "large"
+    elif size == "small":
+        radius = dice.uniform(max(0.055, least), max(0.085, least + 0.01))
+    elif size == "large":
+        radius = dice.uniform(0.132, 0.163)
+    else:
+        radius = dice.uniform(0.095, 0.125)
+    radius *= unit
+    row, column = divmod(cell, 3)
+    x = _centre(dice, (column + 0.5) * width / 3, radius, width)
+    y = _centre(dice, (row + 0.5) * height / 3, radius, height)
+    return Thing(colour, shape, cell, size, x, y, radius)
+
+
+def _centre(dice: Dice, middle: float, radius: float, side: int) -> float:
+    """One coordinate of an object near the middle of its cell, the object wholly within the picture."""
+    play = min(max(0.0, side / 6 - radius), 0.1 * side)
+    return min(max(middle + dice.uniform(-1, 1) * play, radius), side - radius)
+
+
+def _free_radius(cell: int, cells: list[int]) -> float:
+    """The radius (in shorter sides) up to which an object leaves its neighbours' cells alone."""
+    others = [other for other in cells if other != cell]
+    if not others:
+        return 0.46 if cell == 4 else 0.27
+    steps = [max(abs(cell // 3 - other // 3), abs(cell % 3 - other % 3)) for other in others]
+    return 0.24 if min(steps) == 2 else 0.16
+
+
+def paint(scene: Scene, dice: Dice) -> np.ndarray:
+    """Draw a scene: pixels uint8 [H, W, 3]. The style (program, fill, lines, background, wear) is drawn too."""
+    tones = [draw_tone(thing.colour, dice) for thing in scene.things]
+    pixels = background(scene.height, scene.width, _paper(tones, dice), dice)
+    kind = dice.uniform()
+    style = "filled" if kind < 0.6 else "outlined" if kind < 0.75 else "edged" if kind < 0.9 else "mixed"
+    smooth, by_pillow = dice.chance(0.7), dice.chance(0.2)
+    edge: Colour = (0, 0, 0) if dice.chance(0.8) else (70, 70, 70)
+    for thing, tone in zip(scene.things, tones, strict=True):
+        points = outline(thing.shape, dice) * thing.radius + (thing.x, thing.y)
+        mine = dice.pick(("filled", "outlined", "edged")) if style == "mixed" else style
+        thick = max(3, round(thing.radius * dice.uniform(0.14, 0.26)))
+        thin = max(1, round(thing.radius * dice.uniform(0.03, 0.08)))
+        if mine == "outlined":
+            points = (points - (thing.x, thing.y)) * (1 - 0.5 * thick / thing.radius) + (thing.x, thing.y)
+        if by_pillow:
+            line = tone if mine == "outlined" else edge if mine == "edged" else None
+            pixels = pillow_polygon(
+                pixels, points, None if mine == "outlined" else tone, line, thick if mine == "outlined" else thin
+            )
+        elif mine == "outlined":
+            stroke_polygon(pixels, points, tone, thick, smooth)
+        else:
+            fill_polygon(pixels, points, tone, smooth)
+            if mine == "edged":
+                stroke_polygon(pixels, points, edge, thin, smooth)
+    return wear(pixels, dice)
+
+
+def _paper(tones: list[Colour], dice: Dice) -> Colour:
+    """A background colour that differs from every object's; white, black or grey where none is found soon."""
+    for paper in (*(draw_paper(dice) for _ in range(6)), (255, 255, 255), (0, 0, 0), (205, 205, 205), (75, 75, 75)):
+        if all(_distance(paper, tone) > 110 for tone in tones):
+            return paper
+    return max(((225, 240, 215), (60, 75, 95)), key=lambda paper: min(_distance(paper, tone) for tone in tones))
+
+
+def _distance(one: Colour, other: Colour) -> float:
+    """Weighted distance of two colours: the eye sees green best."""
+    r, g, b = (float(p) - float(q) for p, q in zip(one, other, strict=True))
+    return (1.5 * r * r + 2.0 * g * g + 1.0 * b * b) ** 0.5
