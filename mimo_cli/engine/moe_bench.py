@@ -16,6 +16,7 @@ from mimo_cli.checkpoint.config import ModelConfig
 from mimo_cli.engine.read_ceiling import ReadCeiling
 from mimo_cli.offload.expert_store import ExpertStore
 from mimo_cli.quant.buffers import PAGE_BYTES, round_up
+from mimo_cli.quant.kernels import Precision
 
 TOKENS_PER_EXPERT = 16
 """Of the prompt that is read: a kernel loads each weight once for so many tokens."""
@@ -40,6 +41,7 @@ class MoeLayerRow:
     ceiling_share        the median over the rounds of the one over the other
     decode_ms            median of a decoded token; prefill_tps tokens per second of a prompt of `prefill_tokens`
     working_set_bytes    of all experts; weight_bytes of those of one token
+    precision            of the activations in the kernels: that of the engine, unless a precision was asked for
     """
 
     weights_gbps: float
@@ -53,6 +55,7 @@ class MoeLayerRow:
     bits_per_weight: float
     weight_bytes: int
     working_set_bytes: int
+    precision: Precision
 
 
 def resident_bytes(record_bytes: int, experts: int) -> int:
@@ -122,4 +125,5 @@ def measure_moe_layer(
         bits_per_weight=store.records.up_shape.bits_per_weight,
         weight_bytes=weight_bytes,
         working_set_bytes=store.nbytes,
+        precision=store.precision,
     )

@@ -126,7 +126,8 @@ def _dense_bits(reader: RandomReader) -> dict[str, float]:
 def _measure_layer(spec: ShapeSpec, records: RandomRecords, compute: Compute, kernels: Kernels) -> MoeLayerRow:
     layer = spec.config.moe_layers[0]
     budget_bytes = resident_bytes(records.record_bytes, spec.config.n_routed_experts)
-    store = ExpertStore(records, kernels, compute.precision, budget_bytes)
+    precision = compute.kernel_precision(records.up_shape.format)  # as the engine chooses it
+    store = ExpertStore(records, kernels, precision, budget_bytes)
     fill_layer(store, spec.config, layer, compute.dtype)
     ceiling = ReadCeiling.over(kernels, spec.probe_bytes)
     try:

@@ -36,6 +36,7 @@ ROW_KEYS = {
 MOE_KEYS = {
     *("weights_gbps", "read_ceiling_gbps", "ceiling_share", "decode_ms", "prefill_tps", "prefill_tokens"),
     *("experts", "experts_per_token", "bits_per_weight", "weight_bytes", "working_set_bytes"),
+    "precision",
 }
 FORECAST_KEYS = {"context_tokens", "layers", "global_layers", "sliding_layers", "prefill_tps", "decode_tps"}
 

@@ -1,5 +1,7 @@
 """Measuring a slice: real calls of the kernels, every number from what ran."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from mimo_cli.engine.compute import Compute
 from mimo_cli.engine.forecast import LayerTimes, extrapolate
 from mimo_cli.engine.shape_bench import run_shape_bench
 from mimo_cli.errors import MimoError
+from mimo_cli.quant.kernels import Kernels
 from tests.support.kernels import kernels, needs_kernels
 from tests.support.tiny_shape import ACTIVE, EXPERTS, tiny_compute, tiny_report, tiny_spec
 
@@ -50,6 +53,23 @@ def test_the_kernels_run_every_step_of_the_slice() -> None:
     fills = 3  # one call fills a layer: that measured alone, and two of the slice
     alone = 2 + spec.moe_layer.rounds * (spec.moe_layer.steps + 1)
     assert kernels().use.calls - before == passes * (layer_calls + 1) + fills + alone
+
+
+@needs_kernels
+@pytest.mark.parametrize(("dtype", "expected"), [(torch.bfloat16, "bfloat16"), (torch.float32, "exact")])
+def test_the_layer_alone_has_the_precision_that_chat_has(
+    dtype: torch.dtype, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[str] = set()
+    compute_moe = Kernels.moe
+
+    def moe(self: Kernels, *arguments: Any) -> None:
+        seen.add(arguments[-1])
+        compute_moe(self, *arguments)
+
+    monkeypatch.setattr(Kernels, "moe", moe)
+    report = run_shape_bench(tiny_spec(prompt_tokens=(8,), repeats=1), Compute(kernels(), dtype))
+    assert seen == {expected} == {report.moe_layer.precision}
 
 
 @needs_kernels
