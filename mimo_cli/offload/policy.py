@@ -1,9 +1,10 @@
 """SlotPolicy: which expert leaves when room is needed. Knows layers, experts and steps; nothing of bytes or files.
 
 The same class runs inside the expert store and in replays of recorded routing. A step is a token: `step` rises by one
-for each. What is expected of an expert is how often it will be asked for per step: the mean of its past uses, decayed
-over several half-lives, because some experts are popular for a paragraph and some for ever. The expert whose next use
-is expected last leaves. Uses are remembered for experts that are not in memory, too.
+for each. The expert whose next use is expected last leaves. How likely a use is at the next step is learned while
+running: experts are sorted by the age of their last use and by two decayed frequencies, and each such class counts how
+often its members were used next. Text that repeats itself teaches recency, popular experts teach frequency, and no
+setting has to know which it will be. Uses are remembered for experts that are not in memory, too.
 """
 
 from collections.abc import Collection, Sequence
@@ -11,12 +12,15 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-HALF_LIVES = (2.0, 16.0, 128.0)
-"""Steps after which a use counts half."""
+HALF_LIVES = (8.0, 64.0)
+"""Steps after which a use counts half in the short and in the long frequency."""
 
-WEIGHTS = (0.2, 0.4, 0.4)
-"""How much each half-life has to say."""
+LEARN_EVERY = 4
+"""Steps from one lesson to the next of a layer that misses nothing; it counts for so many. A miss costs far more."""
 
+_AGES, _RATES = 14, 12  # classes: half octaves of age, two thirds of an octave of frequency
+_FADE = 0.995  # per step: what was learned long ago counts less
+_LONG_AGO = -(10**6)
 _LEAST_RATE = 1e-4
 
 
@@ -33,8 +37,12 @@ class SlotPolicy:
         self._position = {layer: i for i, layer in enumerate(layers)}
         self._layers = tuple(layers)
         keys = len(layers) * experts
-        self._rates = np.zeros((len(HALF_LIVES), keys), np.float32)  # as of step `_last`
-        self._last = np.zeros(keys, np.int64)
+        self._rates = np.zeros((len(HALF_LIVES), keys))  # as of step `_last`
+        self._last = np.full(keys, _LONG_AGO)
+        rates = 2.0 ** -(np.arange(_RATES) / 1.5)
+        # What is believed before anything is learned: that the next use is as likely as the uses so far were frequent.
+        self._asked = np.ones((_AGES, _RATES, _RATES))
+        self._used = np.broadcast_to((rates[:, None] + rates) / 2, self._asked.shape).copy()
         self._slot_of = np.full(keys, -1, np.int32)
         self._key_of = np.full(slots, -1, np.int32)
         self._held = np.zeros(len(layers), np.int32)  # slots of each layer
@@ -60,13 +68,24 @@ class SlotPolicy:
         self, layer: int, experts: Sequence[int], step: int, shares: Sequence[float] | None = None, tokens: int = 1
     ) -> None:
         """Note that a layer used some different experts at a step."""
-        keys = self._position[layer] * self._experts + np.asarray(experts, np.int64)
-        uses = np.ones(len(keys), np.float32) if shares is None else np.asarray(shares, np.float32)
-        elapsed = step - self._last[keys]
+        if self.slots >= len(self._last):  # nobody ever leaves
+            return
+        position = self._position[layer]
+        keys = position * self._experts + np.asarray(experts, np.int64)
+        if tokens == 1:
+            missed = bool((self._slot_of[keys] < 0).any())
+            if missed or step % LEARN_EVERY == 0:
+                self._learn(position, keys, step, 1 if missed else LEARN_EVERY)
+            if position == 0:
+                self._asked *= _FADE
+                self._used *= _FADE
+        uses = 1.0 if shares is None else np.asarray(shares)
         for rates, half_life in zip(self._rates, HALF_LIVES, strict=True):
-            rates[keys] = rates[keys] * 0.5 ** (elapsed / half_life) + uses * (1 - 0.5 ** (tokens / half_life))
+            rates[keys] = rates[keys] * 0.5 ** ((step - self._last[keys]) / half_life) + uses * (
+                1 - 0.5 ** (tokens / half_life)
+            )
         self._last[keys] = step
-        self._step, self._now = step, self._position[layer]
+        self._step, self._now = step, position
         self._order = None
 
     def place(self, slot: int, layer: int, expert: int) -> None:
@@ -104,35 +123,56 @@ class SlotPolicy:
         return float(self._expected(np.array([self._key(layer, expert)]))[0])
 
     def best(self, count: int) -> list[tuple[int, int]]:
-        """Return the experts with the most expected uses, of those that had any, most first: layer and expert."""
-        rates = self._expected(np.arange(len(self._last)))
+        """Return the experts used most often, most first: layer and expert."""
+        rates = self._frequency()
         order = np.argsort(-rates, kind="stable")[:count]
         return [(self._layers[k // self._experts], int(k % self._experts)) for k in order if rates[k] > _LEAST_RATE]
 
     def usage(self) -> dict[int, list[float]]:
-        """Return the expected uses per step of every expert by layer, to be given to `remember` in another run."""
-        rates = self._expected(np.arange(len(self._last))).reshape(len(self._layers), self._experts)
-        return {layer: [round(float(rate), 4) for rate in row] for layer, row in zip(self._layers, rates, strict=True)}
+        """Return the uses per step of every expert by layer, to be given to `remember` in another run."""
+        rows = self._frequency().reshape(len(self._layers), self._experts)
+        return {layer: [round(float(rate), 4) for rate in row] for layer, row in zip(self._layers, rows, strict=True)}
 
     def remember(self, usage: dict[int, list[float]]) -> None:
         """Begin with what another run saw, where layers and experts agree. It fades like any other use."""
         for layer, row in usage.items():
             if layer in self._position and len(row) == self._experts:
                 first = self._position[layer] * self._experts
-                values = np.clip(np.asarray(row, np.float32), 0, 1)
-                self._rates[:, first : first + self._experts] = values
+                self._rates[:, first : first + self._experts] = np.clip(np.nan_to_num(np.asarray(row, float)), 0, 1)
+                self._last[first : first + self._experts] = self._step
         self._order = None
+
+    def _frequency(self) -> NDArray[np.float64]:
+        """Return the long frequency of every expert as of now, [layers x experts]."""
+        return self._rates[-1] * np.exp2((self._last - self._step) / HALF_LIVES[-1])
 
     def _key(self, layer: int, expert: int) -> int:
         return self._position[layer] * self._experts + expert
 
-    def _expected(self, keys: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _classes(self, keys: NDArray[np.int64], step: int) -> tuple[NDArray[np.intp], ...]:
+        """Return the class of each expert as seen before a step: age, short and long frequency."""
+        elapsed = np.maximum(step - self._last[keys], 1)
+        ages = np.minimum(2 * np.log2(elapsed), _AGES - 1).astype(np.intp)
+        classes = [ages]
+        for rates, half_life in zip(self._rates, HALF_LIVES, strict=True):
+            decayed = rates[keys] * np.exp2((1 - elapsed) / half_life)
+            classes.append(np.clip(-1.5 * np.log2(np.maximum(decayed, 1e-6)), 0, _RATES - 1).astype(np.intp))
+        return tuple(classes)
+
+    def _learn(self, position: int, used: NDArray[np.int64], step: int, weight: int) -> None:
+        """Let all experts of a layer, used at this step or not, count in their classes."""
+        first = position * self._experts
+        classes = self._classes(np.arange(first, first + self._experts), step)
+        uses = np.zeros(self._experts)
+        uses[used - first] = weight
+        np.add.at(self._asked, classes, weight)
+        np.add.at(self._used, classes, uses)
+
+    def _expected(self, keys: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the expected uses per step, [keys]."""
-        elapsed = (self._step - self._last[keys]).astype(np.float32)
-        total = np.zeros(len(keys), np.float32)
-        for rates, half_life, weight in zip(self._rates, HALF_LIVES, WEIGHTS, strict=True):
-            total += weight * rates[keys] * np.exp2(-elapsed / half_life)
-        return total
+        classes = self._classes(keys, self._step + 1)
+        expected: NDArray[np.float64] = self._used[classes] / self._asked[classes]
+        return expected
 
     def _leaving_order(self) -> list[int]:
         """Return the slots in use by rising distance of the next expected use, in steps from now."""
