@@ -25,6 +25,7 @@ ENTRIES = (
     Entry("chat", "talk with the model: text, pictures, video, sound and files"),
     Entry("transcribe", "write down speech as text, subtitles or JSON"),
     Entry("bench", "measure prompt and generation speed"),
+    Entry("eval", "judge a model: task scores, perplexity, distance to another"),
     Entry("quantize", "write a model with smaller weights, as a packed store"),
     Entry("inspect", "show what a model, a tensor, a media file or a prompt is"),
     Entry("miniature", "write a tiny model in the release's layout"),

@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "dialogue": {*BOTTOM, "chat", "engine", "media"},
     "towers": {*BOTTOM, "chat", "engine", "model", "media", "checkpoint"},
     "api": {*BOTTOM, "dialogue", "towers", "chat", "engine", "media", "checkpoint", "miniature"},
-    "commands": {*BOTTOM, "api", "dialogue", "chat", "engine", "media", "checkpoint", "miniature"}
+    "evaluation": {*BOTTOM, "api", "dialogue", "chat", "engine", "media", "checkpoint"},
+    "commands": {*BOTTOM, "evaluation", "api", "dialogue", "chat", "engine", "media", "checkpoint", "miniature"}
     | {"store", "settings", "terminal"},
     "app": {*BOTTOM, "commands", "settings", "terminal"},
     "__main__": {"app"},
@@ -54,7 +55,8 @@ LIBRARY_HOMES = {
     "bitsandbytes": {"quant.nf4"},
     "accelerate": {"offload", "engine.load"},
     "huggingface_hub": {"commands"},
-    "torch": {"engine", "model", "kvcache", "checkpoint", "offload", "quant", "store", "miniature", "towers", "api"},
+    "torch": {"engine", "model", "kvcache", "checkpoint", "offload", "quant", "store", "miniature", "towers", "api"}
+    | {"evaluation"},
 }
 """Library -> the sub-packages or modules that may import it."""
 

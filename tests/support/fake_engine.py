@@ -118,6 +118,7 @@ class FakeEngine:
         self.compute = SimpleNamespace(name="no network at all")
         self.losses: tuple[str, ...] = ()
         self.compute = SimpleNamespace(name="avx512, 2 threads")
+        self.mtp: list[object] = []
         self.kv_bytes_per_token = 1000
         self.contents = SimpleNamespace(size_bytes=5_000_000)
         self.media = SimpleNamespace(audio_tokenizer=None)
