@@ -4,6 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
+REASON = "drawing needs the training extra (pillow, Hershey-Fonts)"
+pytest.importorskip("PIL", reason=REASON)
+pytest.importorskip("HersheyFonts", reason=REASON)
+
 from training.data import pictures
 from training.data.canvas import jpeg
 from training.data.dice import Dice
