@@ -11,14 +11,18 @@ Decode: one token, 8 experts. Prefill: 64 tokens over 32 experts, 16 tokens for 
 Our precisions: int8 rounds activations to 8 bits, which is what llama.cpp does; bfloat16 (16 bits) is what
 `mimo` computes with by default in a bfloat16 network, as torch and bitsandbytes do; exact keeps 24 bits. One JSON line
 per row: medians, and the rival's time over ours round by round (median, and the share of rounds that we win).
-On a machine that others use, run with `GOMP_SPINCOUNT=20000 chrt -f 5`: two OpenMP runtimes that spin fight for cores.
+
+The rivals use OpenMP: the program starts itself again with their threads bound to one core each and spinning only
+briefly (several runtimes that spin fight for the cores). On a machine that others use, run it with `chrt -f 5`.
 """
 
 import argparse
 import gc
 import json
+import os
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -47,6 +51,9 @@ from mimo_cli.quant.packed import PackedFormat
 PAUSE_S = 0.008  # after a rival, its threads spin for a while before they sleep
 WEIGHTS = 3 * HIDDEN * WIDTH
 Times = dict[str, list[float]]
+PLACES = os.environ.get("OMP_PLACES", "")
+# Once OpenMP has bound this thread, the system no longer tells which cores the process may use.
+CORES = [int(place.strip("{}")) for place in PLACES.split(",")] if PLACES else sorted(os.sched_getaffinity(0))
 
 
 class Rival(Protocol):
@@ -68,6 +75,8 @@ def take_turns(steps: dict[str, Callable[[], object]], rounds: int) -> Times:
     times: Times = {name: [] for name in steps}
     for turn in range(rounds + 2):
         for name in random.sample(list(steps), len(steps)):
+            # OpenMP binds the calling thread once, to its first core; our threads want it to move.
+            os.sched_setaffinity(0, CORES[:1] if name == "rival" else CORES)
             time.sleep(PAUSE_S)
             started = time.perf_counter()
             steps[name]()
@@ -146,6 +155,19 @@ def open_rival(name: str, library: Path | None, threads: int, gigabytes: float) 
     return GgmlExperts(library, kind, repacked == "1", HIDDEN, WIDTH, ACTIVE, threads, gigabytes)
 
 
+def bind_openmp(threads: int) -> None:
+    """Start this program again with OpenMP's threads bound; its runtimes read that when they are loaded."""
+    wanted = {
+        "OMP_NUM_THREADS": str(threads),
+        "OMP_PROC_BIND": "close",
+        "OMP_PLACES": ",".join(f"{{{core}}}" for core in CORES[:threads]),
+        "GOMP_SPINCOUNT": "20000",
+    }
+    if any(os.environ.get(name) != value for name, value in wanted.items()):
+        command = [sys.executable, "-m", "benchmarks.kernel_rivals", *sys.argv[1:]]
+        os.execve(sys.executable, command, {**os.environ, **wanted})
+
+
 def main() -> None:
     """Compare what the options name."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -156,6 +178,8 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=3.0)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
+    bind_openmp(options.threads)
+    os.sched_setaffinity(0, CORES)
     torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
     kernels = Kernels("auto", options.threads)

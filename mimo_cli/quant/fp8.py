@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mimo_cli.errors import CheckpointError
+from mimo_cli.quant.direct import any_nan
 
 FP8_MAX = 448.0
 """Largest finite magnitude of e4m3fn."""
@@ -77,6 +78,11 @@ def expand_block_scales(
 
 def require_numbers(weight: Tensor) -> None:
     """Raise CheckpointError if a weight of float8_e4m3fn [O, I] is NaN."""
+    found = any_nan(weight)
+    if found:
+        raise CheckpointError("a weight is NaN")
+    if found is not None:
+        return
     codes = weight.contiguous().view(torch.uint8)
     slab_rows = max(1, _SLAB_ELEMENTS // max(weight.shape[1], 1))
     for start in range(0, weight.shape[0], slab_rows):

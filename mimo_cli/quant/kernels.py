@@ -94,6 +94,19 @@ class Kernels:
         codes, scales = codes.contiguous(), scales.contiguous()
         self._compute.pack(*_shape(shape), shape.streams, data.data_ptr(), stream, codes.data_ptr(), scales.data_ptr())
 
+    def pack_nibbles(self, shape: PackedShape, data: Tensor, stream: int, nibbles: Tensor, scales: Tensor) -> None:
+        """Write an mxfp4 matrix as released into a packed stream, in place.
+
+        data uint8 [shape.nbytes]; nibbles uint8 [rows, cols / 2], the low half is the even column; scales uint8
+        [rows, cols / 32].
+        """
+        _expect(data, torch.uint8, (shape.nbytes,), "packed stream")
+        nibbles, scales = nibbles.contiguous(), scales.contiguous()
+        _expect(nibbles, torch.uint8, (shape.rows, shape.cols // 2), "nibbles")
+        _expect(scales, torch.uint8, (shape.rows, shape.cols // 32), "scales")
+        ends = nibbles.data_ptr(), scales.data_ptr()
+        self._compute.pack_nibbles(shape.rows, shape.cols, shape.streams, data.data_ptr(), stream, *ends)
+
     def linear(self, shape: PackedShape, data: Tensor, x: Tensor, precision: Precision) -> Tensor:
         """Return x W^T: x float32 [T, I] -> float32 [T, O]."""
         _expect(data, torch.uint8, (shape.nbytes,), "packed stream")

@@ -47,7 +47,7 @@ def packed_shape(parts: Parts, dtype: torch.dtype, streams: int = 1) -> PackedSh
 def pack(kernels: Kernels, shape: PackedShape, parts: Parts, data: Tensor | None = None, stream: int = 0) -> Tensor:
     """Write a matrix into a packed stream and return it; `data` uint8 [shape.nbytes], by default new memory.
 
-    Peak memory beside the stream: the matrix once more where parts are joined, reordered or unpacked from nibbles.
+    Peak memory beside the stream: the matrix once more where parts are joined or reordered.
     Raises CheckpointError naming the source if scales do not cover the weight or a number is not finite.
     """
     data = allocate_bytes(shape.nbytes) if data is None else data
@@ -74,9 +74,8 @@ def pack_fp8(kernels: Kernels, shape: PackedShape, parts: Parts, data: Tensor, s
 
 def pack_mxfp4(kernels: Kernels, shape: PackedShape, parts: Parts, data: Tensor, stream: int) -> None:
     """Write MXFP4: nibbles uint8 [O, I/2], one e8m0 byte per 32 columns."""
-    nibbles = _joined([part.codes() for part in parts])
-    codes = torch.stack([nibbles & 15, nibbles >> 4], dim=-1).view(shape.rows, shape.cols)
-    kernels.pack(shape, data, stream, codes, _joined([part.row_scales() for part in parts]))
+    scales = _joined([part.row_scales() for part in parts])
+    kernels.pack_nibbles(shape, data, stream, _joined([part.codes() for part in parts]), scales)
 
 
 def pack_bf16(kernels: Kernels, shape: PackedShape, parts: Parts, data: Tensor, stream: int) -> None:

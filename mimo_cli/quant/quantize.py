@@ -107,7 +107,7 @@ def pack_stream(shape: PackedShape, matrices: Sequence[Codes], out: Tensor | Non
         raise ValueError(f"{shape.streams} matrices expected, {len(matrices)} found")
     if shape.head_bytes:
         out.zero_()  # the end of a head is no one's; the same weights must give the same bytes
-    kernels = _own_kernels()
+    kernels = own_kernels()
     for stream, matrix in enumerate(matrices):
         if kernels:
             kernels.pack(shape, out, stream, matrix.codes, matrix.scales)
@@ -119,7 +119,7 @@ def pack_stream(shape: PackedShape, matrices: Sequence[Codes], out: Tensor | Non
 _local = threading.local()
 
 
-def _own_kernels() -> Kernels | None:
+def own_kernels() -> Kernels | None:
     """Return kernels of one thread for the calling thread: conversion is parallel over matrices, not inside them."""
     if missing_reason():
         return None

@@ -70,6 +70,15 @@ void mimo_pack(mimo_compute* c, int format, int group, int rows, int cols, int s
   });
 }
 
+void mimo_pack_nibbles(mimo_compute* c, int rows, int cols, int streams, uint8_t* data, int which, const uint8_t* nibbles,
+                       const uint8_t* scales) {
+  const Matrix w = matrix(int(Format::mxfp4), 32, rows, cols, streams, data);
+  c->compute.pool().run([&](int thread, int threads, Barrier&) {
+    const int from = int(int64_t(w.blocks()) * thread / threads), to = int(int64_t(w.blocks()) * (thread + 1) / threads);
+    pack_nibbles(w, data, which, nibbles, scales, from * kBlockRows, to * kBlockRows);
+  });
+}
+
 void mimo_linear(mimo_compute* c, int format, int group, int rows, int cols, const uint8_t* data, const float* x, float* y, int tokens,
                  int precision) {
   c->compute.linear(matrix(format, group, rows, cols, 1, data), x, y, tokens, static_cast<Precision>(precision));

@@ -8,6 +8,7 @@ void mimo_close(mimo_compute*);
 const char* mimo_isa(const mimo_compute*);
 int64_t mimo_packed_bytes(int format, int group, int rows, int cols, int streams);  // -1: not a format this library reads
 void mimo_pack(mimo_compute*, int format, int group, int rows, int cols, int streams, uint8_t* data, int which, const void* codes, const void* scales);
+void mimo_pack_nibbles(mimo_compute*, int rows, int cols, int streams, uint8_t* data, int which, const uint8_t* nibbles, const uint8_t* scales);
 void mimo_linear(mimo_compute*, int format, int group, int rows, int cols, const uint8_t* data, const float* x, float* y, int tokens, int precision);
 // One layer of experts, added to out. gate_up, down [experts] addresses of streams; pair_expert [pairs] indexes them.
 void mimo_moe(mimo_compute*, int format, int group, int hidden, int width, int experts, const uint64_t* gate_up, const uint64_t* down,

@@ -2,11 +2,13 @@
 // The GIL is released while a kernel runs.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 
 #include <stdexcept>
 
 #include "capi.hpp"
 #include "cpu.hpp"
+#include "encode.hpp"
 #include "quantize.hpp"
 
 namespace nb = nanobind;
@@ -54,6 +56,11 @@ NB_MODULE(_native, m) {
              nb::gil_scoped_release release;
              mimo_pack(c.get(), format, group, rows, cols, streams, at<uint8_t>(data), which, at<void>(codes), at<void>(scales));
            })
+      .def("pack_nibbles",
+           [](const Compute& c, int rows, int cols, int streams, Address data, int which, Address nibbles, Address scales) {
+             nb::gil_scoped_release release;
+             mimo_pack_nibbles(c.get(), rows, cols, streams, at<uint8_t>(data), which, at<const uint8_t>(nibbles), at<const uint8_t>(scales));
+           })
       .def("linear",
            [](const Compute& c, int format, int group, int rows, int cols, Address data, Address x, Address y, int tokens, int precision) {
              nb::gil_scoped_release release;
@@ -90,5 +97,33 @@ NB_MODULE(_native, m) {
   m.def("expand_fp8", [](Address codes, Address scales, Address row_block, int scale_cols, int rows, int cols, Address out) {
     nb::gil_scoped_release release;
     mimo::expand_fp8(at<const uint8_t>(codes), at<const float>(scales), at<const int32_t>(row_block), scale_cols, rows, cols, at<float>(out));
+  });
+  m.def("can_encode", &mimo::can_encode);
+  m.def("encode_int4", [](int group, int rows, int cols, int streams, Address data, int which, int kind, Address source, Address scales, Address row_block) {
+    const mimo::Source from{mimo::Source::Kind(kind), at<void>(source), at<const float>(scales), at<const int32_t>(row_block)};
+    mimo::Loss loss;
+    bool sound;
+    {
+      nb::gil_scoped_release release;
+      sound = mimo::encode_int4({mimo::Format::int4, group, rows, cols, streams, nullptr}, at<uint8_t>(data), which, from, &loss);
+    }
+    return std::make_tuple(sound, loss.error, loss.weights);
+  });
+  m.def("any_fp8_nan", [](Address codes, int64_t count) {
+    nb::gil_scoped_release release;
+    return mimo::any_fp8_nan(at<const uint8_t>(codes), size_t(count));
+  });
+  m.def("decode_stream", [](int format, int group, int rows, int cols, int streams, Address data, int which, Address out) {
+    nb::gil_scoped_release release;
+    mimo::decode_stream({mimo::Format(format), group, rows, cols, streams, at<const uint8_t>(data)}, which, at<float>(out));
+  });
+  m.def("compare_floats", [](Address a, Address b, int64_t count) {
+    mimo::Loss loss;
+    double largest = 0;
+    {
+      nb::gil_scoped_release release;
+      loss = mimo::compare_floats(at<const float>(a), at<const float>(b), size_t(count), &largest);
+    }
+    return std::make_tuple(loss.error, loss.weights, largest);
   });
 }

@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "spans.hpp"
+
 namespace mimo {
 namespace {
 
@@ -87,6 +89,7 @@ void pack_rows(const Matrix& w, uint8_t* data, int which, const void* codes, con
   const auto* source = static_cast<const uint8_t*>(codes);
   const auto* scale_source = static_cast<const uint8_t*>(scales);
   const size_t width = w.format == Format::mxfp4 ? 1 : 2;
+  const SpanTiles* tiles = avx512_spans();
   for (int row = row_begin; row < row_end; row += kBlockRows) {
     const int block = row / kBlockRows;
     uint8_t* stream = data + size_t(block) * w.block_bytes();
@@ -95,7 +98,11 @@ void pack_rows(const Matrix& w, uint8_t* data, int which, const void* codes, con
     stream += w.head_bytes();
     for (int s = 0; s < w.spans(); s++, stream += span_bytes) {
       const bool full = row + kBlockRows <= w.rows && (s + 1) * kSpanCols <= w.cols;
-      (full ? pack_full_span : pack_span)(w, stream + which * code_bytes, source, row, s * kSpanCols);
+      const uint8_t* corner = source + size_t(row) * w.cols + size_t(s) * kSpanCols;
+      uint8_t* out_codes = stream + which * code_bytes;
+      if (full && tiles && w.format == Format::fp8) tiles->fp8(corner, size_t(w.cols), out_codes);
+      else if (full && tiles && w.format == Format::int8) tiles->int8(corner, size_t(w.cols), out_codes);
+      else (full ? pack_full_span : pack_span)(w, out_codes, source, row, s * kSpanCols);
       if (!scale_bytes) continue;
       uint8_t* out = stream + w.streams * code_bytes + which * scale_bytes;
       for (int g = 0; g < kSpanCols / group; g++)
@@ -105,6 +112,32 @@ void pack_rows(const Matrix& w, uint8_t* data, int which, const void* codes, con
           if (row + r < w.rows && at < groups) std::memcpy(cell, scale_source + (size_t(row + r) * groups + at) * width, width);
           else std::memset(cell, 0, width);
         }
+    }
+  }
+}
+
+void pack_nibbles(const Matrix& w, uint8_t* data, int which, const uint8_t* nibbles, const uint8_t* scales, int row_begin, int row_end) {
+  const SpanTiles* tiles = avx512_spans();
+  const size_t row_bytes = size_t(w.cols) / 2, groups = size_t(w.cols) / 32;
+  for (int row = row_begin; row < row_end; row += kBlockRows) {
+    uint8_t* stream = data + size_t(row / kBlockRows) * w.block_bytes();
+    const int rows = row + kBlockRows <= w.rows ? kBlockRows : w.rows - row;
+    for (int s = 0; s < w.spans(); s++, stream += w.span_bytes()) {
+      const int cols = (s + 1) * kSpanCols <= w.cols ? kSpanCols : w.cols - s * kSpanCols;
+      uint8_t *codes = stream + which * w.code_bytes(), *out_scales = stream + w.streams * w.code_bytes() + which * w.scale_bytes();
+      const uint8_t* in = nibbles + size_t(row) * row_bytes + size_t(s) * (kSpanCols / 2);
+      const bool full = rows == kBlockRows && cols == kSpanCols;
+      if (full && tiles) tiles->nibbles(in, row_bytes, codes);
+      else std::memset(codes, 0, w.code_bytes());
+      if (!full) std::memset(out_scales, 0, w.scale_bytes());
+      for (int r = 0; r < rows; r++) {
+        for (int g = 0; g < cols / 32; g++) out_scales[g * kBlockRows + r] = scales[size_t(row + r) * groups + size_t(s) * 4 + g];
+        if (full && tiles) continue;
+        for (int k = 0; k < cols; k++) {
+          const int code = in[size_t(r) * row_bytes + k / 2] >> k % 2 * 4 & 15;
+          codes[k / 8 * 64 + r * 4 + k % 4] |= uint8_t(code << k % 8 / 4 * 4);
+        }
+      }
     }
   }
 }

@@ -9,4 +9,7 @@ namespace mimo {
 // e8m0 bytes (mxfp4); fp8: float per 16 rows and span, [blocks, spans]; bf16: none. Rows [row_begin, row_end), multiples of 16.
 void pack_rows(const Matrix& w, uint8_t* data, int which, const void* codes, const void* scales, int row_begin, int row_end);
 
+// The same for mxfp4 as it is released: nibbles [rows, cols / 2], the low half is the even column, scales [rows, cols / 32].
+void pack_nibbles(const Matrix& w, uint8_t* data, int which, const uint8_t* nibbles, const uint8_t* scales, int row_begin, int row_end);
+
 }  // namespace mimo
