@@ -1,0 +1,79 @@
+"""The optimizer: Muon for the matrices inside the network, AdamW for tables, norms, biases and heads.
+
+Muon orthogonalises the momentum of a matrix by Newton-Schulz iteration (Jordan 2024), which learns more from a sample
+than AdamW; stacks of expert matrices [E, O, I] are taken matrix by matrix.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Bring the singular values of [..., O, I] near one; bfloat16 products."""
+    a, b, c = _COEFFICIENTS
+    x = matrices.bfloat16()
+    is_tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if is_tall else x
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if is_tall else x
+
+
+class Optimizer:
+    """Both rules behind one `step`; rates are multiplied by the schedule's factor given to it."""
+
+    def __init__(
+        self,
+        matrices: Iterable[Tensor],
+        others: Iterable[Tensor],
+        *,
+        muon_rate: float = 0.02,
+        adam_rate: float = 2e-3,
+        weight_decay: float = 0.0,
+        momentum: float = 0.95,
+        parts: dict[int, int] | None = None,
+    ) -> None:
+        """`parts` says of a matrix, by its id(), that it is so many matrices one above the other."""
+        self.matrices = list(matrices)
+        self.parts = [(parts or {}).get(id(matrix), 1) for matrix in self.matrices]
+        self.muon_rate, self.adam_rate, self.momentum, self.weight_decay = muon_rate, adam_rate, momentum, weight_decay
+        self.buffers = [torch.zeros_like(matrix) for matrix in self.matrices]
+        self.adam = torch.optim.AdamW(
+            list(others), lr=adam_rate, betas=(0.9, 0.98), weight_decay=weight_decay, fused=True
+        )
+
+    @torch.no_grad()
+    def step(self, factor: float = 1.0) -> None:
+        """Apply and clear all gradients."""
+        for group in self.adam.param_groups:
+            group["lr"] = self.adam_rate * factor
+        self.adam.step()
+        self.adam.zero_grad(set_to_none=True)
+        for matrix, buffer, parts in zip(self.matrices, self.buffers, self.parts, strict=True):
+            if matrix.grad is None:
+                continue
+            buffer.lerp_(matrix.grad, 1 - self.momentum)
+            split = matrix.grad.lerp(buffer, self.momentum).unflatten(-2, (parts, -1))
+            update = orthogonalise(split).flatten(-3, -2)
+            scale = max(1.0, split.shape[-2] / split.shape[-1]) ** 0.5
+            if self.weight_decay:
+                matrix.mul_(1 - self.muon_rate * factor * self.weight_decay)
+            matrix.add_(update.to(matrix.dtype), alpha=-self.muon_rate * factor * scale)
+            matrix.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Momentum and moments."""
+        return {"buffers": self.buffers, "adam": self.adam.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        for buffer, saved in zip(self.buffers, state["buffers"], strict=True):
+            buffer.copy_(saved)
+        self.adam.load_state_dict(state["adam"])

@@ -1,0 +1,140 @@
+"""Samples become token ids: exactly the ids that the runtime builds for the same messages.
+
+`PromptBuilder` does the work for tools, earlier turns and films; the common case (system, one user turn) is assembled
+here from cached pieces. Tests hold both equal. Media rows are keyed so that packing sees which beginnings are equal.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from mimo_cli.chat.messages import AudioPart, ImagePart, Message, TextPart, ToolCall, VideoPart
+from mimo_cli.chat.prompt_builder import PromptBuilder
+from mimo_cli.chat.template import ChatTemplate
+from mimo_cli.chat.tokenizer import Tokenizer
+from mimo_cli.checkpoint.config import ModelConfig
+from mimo_cli.media.types import AudioInput, ImageInput, VideoInput
+from training.architecture import model_config
+from training.data.sample import Sample
+from training.words import WordVocabulary, load_tokenizer
+
+ROWS_A_MEDIUM = 4096
+
+
+@dataclass(frozen=True)
+class MediaStub:
+    """What a prompt must know of a medium: its number, its kind and its rows; a film's steps and their times."""
+
+    uid: int
+    kind: str  # image, audio, video
+    rows: int
+    times_s: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Example:
+    """Ids of prompt and answer; `answer` is where the answer begins (behind `assistant` and its line break).
+
+    `keys` equals ids but at media rows, where it is -(1 + uid * ROWS_A_MEDIUM + row).
+    """
+
+    ids: np.ndarray
+    keys: np.ndarray
+    answer: int
+    task: str = ""
+    scored: int = 0  # where the visible answer begins, behind the reasoning
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Prompter:
+    """Builds examples for one vocabulary."""
+
+    def __init__(self, vocabulary: WordVocabulary) -> None:
+        self.tokenizer = Tokenizer(load_tokenizer(vocabulary), "words.json")
+        self.config = ModelConfig.from_dict(model_config(vocabulary))
+        self.template = ChatTemplate.built_in()
+        self.builder = PromptBuilder(self.tokenizer, self.template, self.config.processor)
+        self.encode = lru_cache(maxsize=200_000)(self._encode)
+        added = self.tokenizer.added_tokens
+        self._start, self._end = added["<|im_start|>"], added["<|im_end|>"]
+        self._think = [added["<think>"]], [added["</think>"]]
+        processor = self.config.processor
+        self._markers = {
+            "image": (processor.vision_start_token_id, processor.image_token_id, processor.vision_end_token_id),
+            "audio": (processor.audio_start_token_id, processor.audio_token_id, processor.audio_end_token_id),
+        }
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer.encode(text, added_tokens=False)) if text else ()
+
+    def example(self, sample: Sample, media: Sequence[MediaStub] = ()) -> Example:
+        """Ids of a sample whose media are described by `media`, in order."""
+        plain = not (sample.tools or sample.turns or sample.tool_calls or any(stub.kind == "video" for stub in media))
+        if plain:
+            ids, spans = self._plain_prompt(sample, media)
+        else:
+            prompt = self.builder.build(*self._messages(sample, media), thinking=True)
+            ids = list(prompt.ids)
+            spans = [(span.start, span.length, media[span.item].uid, span.offset) for span in prompt.spans]
+        start = len(ids)
+        answer = [*self._think[0], *self.encode(sample.reasoning or ""), *self._think[1]]
+        scored = start + len(answer)
+        answer += self._answer_ids(sample)
+        ids = np.array([*ids, *answer, self._end], np.int64)
+        keys = ids.copy()
+        for first, length, uid, offset in spans:
+            keys[first : first + length] = -(1 + uid * ROWS_A_MEDIUM + offset + np.arange(length))
+        return Example(ids, keys, start, sample.task, scored)
+
+    def _plain_prompt(self, sample: Sample, media: Sequence[MediaStub]) -> tuple[list[int], list[tuple[int, ...]]]:
+        system = "You are MiMo, a helpful AI assistant engineered by Xiaomi." if sample.system is None else sample.system
+        ids = [self._start, *self.encode("system\n" + system), self._end, self._start]
+        spans: list[tuple[int, ...]] = []
+        text, waiting = "user\n", iter(media)
+        for part in sample.user:
+            if isinstance(part, str):
+                text += part
+                continue
+            stub = next(waiting)
+            start, pad, end = self._markers[stub.kind]
+            ids += [*self.encode(text), start]
+            text = ""
+            spans.append((len(ids), stub.rows, stub.uid, 0))
+            ids += [pad] * stub.rows + [end]
+        ids += [*self.encode(text), self._end, self._start, *self.encode("assistant\n")]
+        return ids, spans
+
+    def _answer_ids(self, sample: Sample) -> list[int]:
+        if not sample.tool_calls:
+            return list(self.encode(sample.answer))
+        calls = tuple(ToolCall(name, arguments) for name, arguments in sample.tool_calls)
+        messages = [Message.of("user", "a"), Message("assistant", (TextPart(sample.answer),), "", calls)]
+        whole = self.builder.build(messages).ids
+        without = self.builder.build(messages[:1]).ids
+        return list(whole[len(without) + 2 : -1])  # behind <think></think>, before the end of the turn
+
+    def _messages(self, sample: Sample, media: Sequence[MediaStub]) -> tuple[list[Message], list | None]:
+        messages = [] if sample.system is None else [Message.of("system", sample.system)]
+        for question, answer in sample.turns:
+            messages += [Message.of("user", question), Message("assistant", (TextPart(answer),), "")]
+        waiting = iter(media)
+        parts = [TextPart(part) if isinstance(part, str) else _media_part(next(waiting)) for part in sample.user]
+        return [*messages, Message("user", tuple(parts))], list(sample.tools) or None
+
+
+def _media_part(stub: MediaStub) -> ImagePart | AudioPart | VideoPart:
+    """A part that promises its rows and has no content."""
+    if stub.kind == "image":
+        return ImagePart(ImageInput("", (1, 1), (1, 2, 2 * stub.rows), stub.rows, iter))  # type: ignore[arg-type]
+    if stub.kind == "audio":
+        return AudioPart(AudioInput("", 1, stub.rows, iter))  # type: ignore[arg-type]
+    steps = len(stub.times_s)
+    times = np.array(stub.times_s, np.float32)
+    step_rows = stub.rows // steps
+    return VideoPart(
+        VideoInput("", (1, 1), (steps, 2, 2 * step_rows), times, np.float32(0), step_rows, iter, None)  # type: ignore[arg-type]
+    )

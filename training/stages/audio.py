@@ -1,0 +1,187 @@
+"""Stage `audio`: the audio tokenizer's encoder learns which word was just spoken, then its code books are fitted.
+
+The encoder is causal, so a word is known near its end only: the last part of each word and two frames after it carry
+its label. A linear read-out of the spectrogram keeps loudness and tone in the features as well.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mimo_cli.media.mel import log_mel
+from mimo_cli.media.resample import Resampler
+from mimo_cli.model.audio_tokenizer import AudioTokenizer
+from training.data.acoustics import augment
+from training.data.speech_clips import STORED_RATE, Clip, ClipFolder
+from training.data.vocabulary import VOCABULARY
+from training.heads import IGNORE
+from training.optimizer import Optimizer
+from training.run import Run, schedule
+from training.settings import AudioSettings
+
+WORD_IDS = {word: number for number, word in enumerate(dict.fromkeys(VOCABULARY))}
+CODES_A_SECOND = 25.0
+MARKED_SHARE, MARKED_AFTER = 0.4, 2
+EVALUATED_SHARE = 40  # one clip in forty is kept for evaluation
+
+
+def to_model_rate(samples: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Bring a recording to 24 kHz by the package's own resampler."""
+    resampler = Resampler(sample_rate, 24_000)
+    return np.concatenate([resampler.push(samples), resampler.finish()]).astype(np.float32)
+
+
+def heard(clip: Clip, rng: np.random.Generator, **choices: Any) -> tuple[np.ndarray, list[tuple[str, float, float]]]:
+    """A changed recording of a clip: log-mel rows [T, 128] and (word, start, end in seconds) where ends are known."""
+    samples, rate, lead, factor = augment(clip.samples, STORED_RATE, rng, **choices)
+    words = []
+    if clip.ends_s is not None and len(clip.ends_s) == len(clip.text.split()):
+        ends = [lead + end * factor for end in clip.ends_s]
+        words = list(zip(clip.text.split(), [lead, *ends[:-1]], ends, strict=True))
+    return log_mel(to_model_rate(samples, rate)), words
+
+
+def frame_labels(words: list[tuple[str, float, float]], codes: int) -> Tensor:
+    """Word ids [codes] int64 at 25 a second, IGNORE outside the marked parts."""
+    labels = torch.full((codes,), IGNORE)
+    for word, start, end in words:
+        first = int(np.ceil((end - MARKED_SHARE * (end - start)) * CODES_A_SECOND))
+        last = int(end * CODES_A_SECOND) + MARKED_AFTER
+        labels[first : last + 1] = WORD_IDS[word]
+    return labels
+
+
+def stack_batch(mels: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Pad spectrograms to one length: [B, T, 128] and rows [B]; T is a multiple of 32."""
+    lengths = torch.tensor([len(mel) for mel in mels])
+    padded = torch.zeros(len(mels), -(-int(lengths.max()) // 32) * 32, mels[0].shape[1])
+    for row, mel in zip(padded, mels, strict=True):
+        row[: len(mel)] = torch.from_numpy(mel)
+    return padded, lengths
+
+
+class AudioStage:
+    """Encoder, word head and read-out, trained together."""
+
+    def __init__(self, codec: AudioTokenizer, clips: Path, folder: Path, settings: AudioSettings, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.codec, self.settings, self.seed, self.clips = codec, settings, seed, clips
+        width = codec.config.d_model
+        self.word_head, self.read_out = nn.Linear(width, len(WORD_IDS)), nn.Linear(width, 4 * codec.config.n_mels)
+        trained = {n: p for n, p in codec.named_parameters() if not n.startswith("quantizer")}
+        matrices = [p for n, p in trained.items() if p.dim() == 2 and n.startswith("layers")]
+        taken = set(map(id, matrices))
+        rest = [*trained.values(), *self.word_head.parameters(), *self.read_out.parameters()]
+        others = [p for p in rest if id(p) not in taken]
+        self.optimizer = Optimizer(matrices, others, muon_rate=settings.muon_rate, adam_rate=settings.adam_rate)
+        self.run = Run(folder, self.state, self.restore, settings.steps)
+        with torch.no_grad():
+            codec.conv1.weight.mul_(0.3)  # log-mel values lie around -8
+
+    def state(self) -> dict[str, Any]:
+        """Everything a resumed run needs."""
+        parts = {"codec": self.codec, "word_head": self.word_head, "read_out": self.read_out, "optimizer": self.optimizer}
+        return {name: part.state_dict() for name, part in parts.items()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take what `state` gave."""
+        for name in ("codec", "word_head", "read_out", "optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+
+    def _batch(self, folder: ClipFolder, numbers: np.ndarray, rng: np.random.Generator, **choices: Any) -> tuple:
+        pairs = [heard(folder[int(number)], rng, **choices) for number in numbers]
+        mels, lengths = stack_batch([mel[:900] for mel, _ in pairs])
+        labels = torch.stack([frame_labels(words, mels.shape[1] // 4) for _, words in pairs])
+        return mels, lengths, labels
+
+    def _losses(self, mels: Tensor, lengths: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            features = self.codec.features(mels, lengths).float()
+            words = self.word_head(features).float()
+            mel = self.read_out(features).float()
+        word_loss = functional.cross_entropy(words.flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
+        wanted = (mels.view(len(mels), -1, 4 * mels.shape[2]) + 6) / 3
+        real = (torch.arange(labels.shape[1]) < (lengths[:, None] + 3) // 4)[..., None]
+        mel_loss = ((mel - wanted).square() * real).sum() / real.sum() / wanted.shape[-1]
+        right = words.argmax(-1) == labels
+        return word_loss, mel_loss, right[labels != IGNORE].float().mean()
+
+    def train(self) -> None:
+        """Run to the last step; buckets of clips of like length keep padding small."""
+        run, settings = self.run, self.settings
+        run.resume()
+        rng = np.random.default_rng((self.seed, run.step))
+        queue: list[np.ndarray] = []
+        folder = ClipFolder(self.clips)
+        ema: dict[str, float] = {}
+        while True:
+            if not queue:
+                folder = ClipFolder(self.clips)  # more clips may have been made meanwhile
+                usable = [i for i in range(len(folder)) if i % EVALUATED_SHARE]
+                some = rng.choice(usable, min(len(usable), 32 * settings.batch), replace=False)
+                length = [folder._entries[i][1]["length"] for i in some]  # noqa: SLF001
+                queue = np.array_split(some[np.argsort(length)], max(1, len(some) // settings.batch))
+                rng.shuffle(queue)
+            word_loss, mel_loss, right = self._losses(*self._batch(folder, queue.pop(), rng))
+            (word_loss + 0.5 * mel_loss).backward()
+            self.optimizer.step(schedule(run.step, settings.steps))
+            for name, value in (("word", word_loss), ("mel", mel_loss), ("right", right)):
+                ema[name] = 0.95 * ema.get(name, value.item()) + 0.05 * value.item()
+            going = run.tick()
+            if run.step % 50 == 0:
+                run.report(**ema, clips=len(folder))
+            if run.step % 500 == 0 or not going:
+                run.report(**self.evaluate())
+            if not going:
+                return
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Share of marked frames whose word is right, on clips kept for evaluation."""
+        folder, rng = ClipFolder(self.clips), np.random.default_rng(1)
+        kept = np.arange(0, len(folder), EVALUATED_SHARE)[:192]
+        shares = [self._losses(*self._batch(folder, part, rng))[2].item() for part in np.array_split(kept, 8)]
+        return {"held_out_frames_right": float(np.mean(shares))}
+
+
+@torch.no_grad()
+def fit_code_books(codec: AudioTokenizer, features: Tensor, rounds: int = 12, sample: int = 20_000) -> list[float]:
+    """Fit every stage by k-means on what the stages before left over; returns the share left after each stage.
+
+    features [n, d_model]. Empty cells are seeded again; code words are rounded to bfloat16 as inference reads them.
+    """
+    rest = features[torch.randperm(len(features))[:sample]].float()
+    total, left = float(rest.square().sum(1).mean()), []
+    for stage in codec.quantizer.vq.layers:
+        book = stage._codebook.embed  # noqa: SLF001
+        words = rest[torch.randperm(len(rest))[: len(book)]].clone()
+        for _ in range(rounds):
+            nearest = torch.cdist(rest, words).argmin(1)
+            counts = torch.bincount(nearest, minlength=len(words)).float()
+            sums = torch.zeros_like(words).index_add_(0, nearest, rest)
+            words = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], words)
+            empty = (counts == 0).nonzero().flatten()
+            if len(empty):
+                words[empty] = rest[torch.randperm(len(rest))[: len(empty)]]
+        words = words.bfloat16().float()
+        book.copy_(words)
+        rest = rest - words[torch.cdist(rest, words).argmin(1)]
+        left.append(float(rest.square().sum(1).mean()) / total)
+    return left
+
+
+def finish_codec(codec: AudioTokenizer, clips: Path, seed: int, count: int = 1500) -> list[float]:
+    """Collect features of `count` clips as the runtime computes them, and fit the code books."""
+    folder, rng = ClipFolder(clips), np.random.default_rng((seed, 77))
+    parts = []
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        for numbers in np.array_split(rng.choice(len(folder), min(count, len(folder)), replace=False), count // 16):
+            mels, lengths = stack_batch([heard(folder[int(i)], rng)[0][:900] for i in numbers])
+            features = codec.features(mels, lengths).float()
+            parts += [row[: -(-int(n) // 4)] for row, n in zip(features, lengths, strict=True)]
+    torch.manual_seed(seed)
+    return fit_code_books(codec, torch.cat(parts))

@@ -1,0 +1,149 @@
+"""The trunk's stages: text, then one modality at a time, then everything; one class, other sources.
+
+Loss on answers only. The routers' selection biases follow the sign rule; a small balance term keeps experts alive.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mimo_cli.model.audio import AudioEncoder, pad_to_groups
+from mimo_cli.model.decoder import TextModel
+from training.optimizer import Optimizer
+from training.packing import Batch, pack
+from training.run import Run, schedule
+from training.settings import TrunkSettings
+from training.sources import Group, Shelf, Source, mixed
+from training.trunk import Layout, Trunk
+
+
+class TrunkStage:
+    """Text model and audio encoder, trained on a mix of sources."""
+
+    def __init__(
+        self,
+        model: TextModel,
+        audio: AudioEncoder,
+        sources: dict[str, tuple[Source, float]],
+        shelf: Shelf,
+        folder: Path,
+        settings: TrunkSettings,
+        seed: int,
+    ) -> None:
+        self.model, self.audio, self.sources, self.shelf = model, audio, sources, shelf
+        self.settings, self.seed = settings, seed
+        self.trunk = Trunk(model)
+        named = {**dict(model.named_parameters()), **{f"hear.{n}": p for n, p in audio.named_parameters()}}
+        inner = ("qkv_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "projection.mlp", "gate_up_proj")
+        matrices = {n: p for n, p in named.items() if p.dim() >= 2 and any(part in n for part in inner)}
+        parts = {id(p): 2 for n, p in matrices.items() if "gate_up_proj" in n}
+        others = [p for n, p in named.items() if n not in matrices]
+        rates = {"muon_rate": settings.muon_rate, "adam_rate": settings.adam_rate}
+        self.optimizer = Optimizer(matrices.values(), others, parts=parts, **rates)
+        self.run = Run(folder, self.state, self.restore, settings.steps)
+
+    def state(self) -> dict[str, Any]:
+        """Everything a resumed run needs."""
+        parts = {"model": self.model, "audio": self.audio, "optimizer": self.optimizer}
+        return {name: part.state_dict() for name, part in parts.items()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take what `state` gave."""
+        for name in ("model", "audio", "optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+
+    def embeds(self, batch: Batch) -> Tensor:
+        """Token embeddings [R, L, H] with the rows of media in their places."""
+        x = self.model.embed(torch.from_numpy(batch.ids)).float()
+        if not len(batch.media_at):
+            return x
+        used = np.unique(batch.media_uid)
+        pieces, starts, total = [], {}, 0
+        heard = [uid for uid in used if uid in self.shelf.codes]
+        spoken = dict(zip(heard, self._hear([self.shelf.codes[uid] for uid in heard]), strict=True))
+        for uid in used:
+            rows = spoken[uid] if uid in spoken else self.shelf.rows[uid].float()
+            starts[uid] = total
+            total += len(rows)
+            pieces.append(rows)
+        index = np.array([starts[uid] for uid in batch.media_uid]) + batch.media_row
+        rows = torch.cat(pieces)[torch.from_numpy(index)]
+        return x.flatten(0, 1).index_copy(0, torch.from_numpy(batch.media_at), rows).view_as(x)
+
+    def _hear(self, clips: list[Tensor]) -> list[Tensor]:
+        """Rows of several recordings: their groups are encoded together, as `AudioEncoder` does one by one."""
+        if not clips:
+            return []
+        size = self.audio.config.group_size
+        padded = [pad_to_groups(codes, size) for codes in clips]
+        groups = torch.cat(padded).unflatten(0, (-1, size))
+        rows = self.audio.project(self.audio.local(self.audio.embed(groups)))
+        return list(rows.split([len(codes) // size for codes in padded]))
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Logits [m, V] at the predicted positions."""
+        tensors = (torch.from_numpy(part) for part in (batch.visible, batch.positions, batch.valid))
+        layout = Layout.of(*tensors, self.model)
+        states = self.trunk.states(self.embeds(batch), layout)[torch.from_numpy(batch.predict)]
+        return functional.linear(states, self.model.lm_head.weight.to(states.dtype)).float()
+
+    def train(self) -> None:
+        """Run to the last step."""
+        settings, run = self.settings, self.run
+        run.resume()
+        groups = self._groups(np.random.default_rng((self.seed, run.step)), "train")
+        ema: dict[str, float] = {}
+        while True:
+            batch = pack(groups, settings.rows, settings.length)
+            logits, targets = self.logits(batch), torch.from_numpy(batch.targets)
+            loss = functional.cross_entropy(logits, targets)
+            balance = torch.stack([load.balance for load in self.trunk.loads.values()]).sum()
+            (loss + settings.balance * balance).backward()
+            self.optimizer.step(schedule(run.step, settings.steps))
+            self._move_biases()
+            scored = torch.from_numpy(batch.is_scored)
+            right = (logits.argmax(-1) == targets)[scored].float().mean().item()
+            values = {"loss": loss.item(), "right": right, "load": self._load(), "examples": len(batch.examples)}
+            for name, value in values.items():
+                ema[name] = 0.95 * ema.get(name, value) + 0.05 * value
+            going = run.tick()
+            if run.step % 25 == 0:
+                run.report(**ema)
+            if run.step % settings.evaluate_every == 0 or not going:
+                run.report(**self.evaluate())
+            if not going:
+                return
+
+    def _groups(self, rng: np.random.Generator, split: str) -> Iterator[Group]:
+        return mixed(self.sources, rng, split)  # type: ignore[arg-type]
+
+    def _load(self) -> float:
+        return max(float(load.counts.max() / load.counts.mean()) for load in self.trunk.loads.values())
+
+    @torch.no_grad()
+    def _move_biases(self) -> None:
+        rate = self.settings.bias_rate * (1.0 if self.run.step < 200 else 0.3)
+        if self.run.step > self.settings.steps * 0.9:
+            return
+        for number, load in self.trunk.loads.items():
+            bias = self.model.layers[number].mlp.gate.e_score_correction_bias
+            bias += rate * torch.sign(load.counts.mean() - load.counts)
+
+    @torch.no_grad()
+    def evaluate(self, batches: int = 3) -> dict[str, float]:
+        """Share of held-out examples whose whole answer is right under greedy decoding, by task."""
+        results: dict[str, list[bool]] = defaultdict(list)
+        groups = self._groups(np.random.default_rng((self.seed, 10**6)), "held_out")
+        for _ in range(batches):
+            batch = pack(groups, self.settings.rows, self.settings.length)
+            right = self.logits(batch).argmax(-1).numpy() == batch.targets
+            wrong = set(batch.example_of[~right & batch.is_scored].tolist())
+            for number, example in enumerate(batch.examples):
+                results[example.task].append(number not in wrong)
+        return {f"exact {task} ({len(hits)})": float(np.mean(hits)) for task, hits in sorted(results.items())}

@@ -1,0 +1,125 @@
+"""Stage `vision`: the vision tower learns to see with direct heads, before any language.
+
+Scenes of drawn objects from the first step; rendered words join when the tower knows shapes.
+"""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mimo_cli.media.image import preprocess_image
+from mimo_cli.media.options import ImageOptions
+from mimo_cli.model.vision import VisionTower
+from training.architecture import IMAGE_PIXELS
+from training.data.dice import Dice
+from training.data.sample import Split
+from training.data.fonts import faces
+from training.data.scenes import draw_scene, paint
+from training.data.words import draw_text, render
+from training.heads import VisionHeads, unit_labels
+from training.optimizer import Optimizer
+from training.run import Run, schedule
+from training.settings import VisionSettings
+from training.sight import MAX_PATCHES, Sight, fill_up
+
+OPTIONS = ImageOptions(min_pixels=IMAGE_PIXELS[0], max_pixels=IMAGE_PIXELS[1])
+
+
+def still_patches(pixels: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+    """One half of each patch of a still picture, [P, 768] float32, and the picture's height and width in patches."""
+    values, grid = preprocess_image(pixels, OPTIONS)
+    _, height, width = grid[0].tolist()
+    return values.reshape(len(values), 3, 2, -1)[:, :, 0].reshape(len(values), -1), (height, width)
+
+
+def draw_example(rng: np.random.Generator, split: Split, word_share: float) -> tuple[np.ndarray, dict]:
+    """A picture and its facts: a scene or a text."""
+    dice = Dice(rng)
+    if dice.chance(word_share):
+        kind = dice.pick(("word", "free", "free", "number", "words"))
+        return render(draw_text(dice, kind), dice.pick(faces(split == "held_out")), dice, large=dice.chance(0.04))
+    count = dice.integer(1, 6) if dice.chance(0.9) else dice.integer(7, 9)
+    scene = draw_scene(dice, split, count)
+    return paint(scene, dice), scene.labels()
+
+
+def draw_batch(
+    rng: np.random.Generator, split: Split, count: int, word_share: float
+) -> tuple[Tensor, list[tuple[int, int]], dict[str, Tensor]]:
+    """Patches [N, P, 768], height and width of each picture in patches, labels stacked over N."""
+    pictures, grids, labels = [], [], []
+    while len(pictures) < count:
+        pixels, facts = draw_example(rng, split, word_share)
+        patches, grid = still_patches(pixels)
+        if len(patches) <= MAX_PATCHES:
+            pictures.append(patches)
+            grids.append(grid)
+            labels.append(unit_labels(facts, grid[0] // 2, grid[1] // 2))
+    return fill_up(pictures), grids, {name: torch.stack([one[name] for one in labels]) for name in labels[0]}
+
+
+class VisionStage:
+    """Tower and heads, trained together."""
+
+    def __init__(self, tower: VisionTower, folder: Path, settings: VisionSettings, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.tower, self.settings, self.seed = tower, settings, seed
+        self.heads = VisionHeads(tower.config.out_hidden_size)
+        self.sight = Sight(tower)
+        named = dict(tower.named_parameters())
+        matrices = [p for name, p in named.items() if p.dim() == 2 and name.startswith(("blocks", "merger"))]
+        taken = set(map(id, matrices))
+        others = [p for p in (*named.values(), *self.heads.parameters()) if id(p) not in taken]
+        self.optimizer = Optimizer(matrices, others, muon_rate=settings.muon_rate, adam_rate=settings.adam_rate)
+        self.run = Run(folder, self.state, self.restore, settings.steps)
+
+    def state(self) -> dict[str, Any]:
+        """Everything a resumed run needs; data are drawn anew from the step's number."""
+        parts = {"tower": self.tower, "heads": self.heads, "optimizer": self.optimizer}
+        return {name: part.state_dict() for name, part in parts.items()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take what `state` gave."""
+        for name in ("tower", "heads", "optimizer"):
+            part = getattr(self, name)
+            part.load_state_dict(state[name])
+
+    def train(self) -> None:
+        """Run to the last step, reporting losses every 20 steps and held-out shares every 200."""
+        settings, run = self.settings, self.run
+        run.resume()
+        rng = np.random.default_rng((self.seed, run.step))
+        averages: dict[str, float] = {}
+        while True:
+            words = settings.word_share if run.step >= settings.words_from else 0.0
+            patches, grids, labels = draw_batch(rng, "train", settings.batch, words)
+            losses = self.heads.losses(self.sight.rows(patches, grids), labels)
+            torch.stack([settings.weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum().backward()
+            self.optimizer.step(schedule(run.step, settings.steps))
+            shares = {f"right_{name}": share for name, share in self.heads.correct.items() if share == share}
+            for name, value in {**{f"loss_{name}": loss.item() for name, loss in losses.items()}, **shares}.items():
+                averages[name] = 0.9 * averages.get(name, value) + 0.1 * value
+            going = run.tick()
+            if run.step % 20 == 0:
+                run.report(**averages)
+            if run.step % 200 == 0 or not going:
+                run.report(**self.evaluate(words))
+            if not going:
+                return
+
+    @torch.no_grad()
+    def evaluate(self, word_share: float) -> dict[str, float]:
+        """Shares of right labels on held-out pictures."""
+        rng = np.random.default_rng((self.seed, 999))
+        totals: dict[str, list[float]] = defaultdict(list)
+        for _ in range(4):
+            patches, grids, labels = draw_batch(rng, "held_out", self.settings.batch, word_share)
+            self.heads.losses(self.sight.rows(patches, grids), labels)
+            for name, share in self.heads.correct.items():
+                if share == share:
+                    totals[name].append(share)
+        return {f"held_out_{name}": sum(values) / len(values) for name, values in totals.items()}
