@@ -7,7 +7,7 @@ block FP8 if `X.weight_scale_inv` is there, MXFP4 if `X.weight_scale` is, plain 
 import mmap
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mimo_cli.checkpoint.config import AttentionConfig, ModelConfig
+from mimo_cli.checkpoint.header import TensorInfo
 from mimo_cli.checkpoint.index import TensorIndex
 from mimo_cli.checkpoint.names import FP8_SCALE, MXFP4_SCALE, PACKED_SUFFIX
 from mimo_cli.checkpoint.qkv_layout import (
@@ -82,6 +83,14 @@ class CheckpointReader:
         if view is not None and end > begin and hasattr(mmap, "MADV_DONTNEED"):
             view.madvise(mmap.MADV_DONTNEED, begin, end - begin)
 
+    def prefetch(self, name: str) -> None:
+        """Have the system read a tensor of a mapped shard from the disk in the background."""
+        info = self.index[name]
+        self._map(info.shard)
+        begin = info.offset // mmap.PAGESIZE * mmap.PAGESIZE
+        if hasattr(mmap, "MADV_WILLNEED"):
+            self._views[info.shard].madvise(mmap.MADV_WILLNEED, begin, info.offset + info.size_bytes - begin)
+
     def raw(self, name: str) -> Tensor:
         """Return a tensor as stored, without copying; it must not be written to.
 
@@ -114,7 +123,25 @@ class CheckpointReader:
         """
         if name in self._packed:
             return self._stored_packed(name, self._packed[name])
-        weight, source = self.raw(name), f"tensor `{name}` in `{self.index[name].shard.name}`"
+        return self._assembled(name, [self.raw(info.name) for info in self.parts(name)], row_blocks, row_order)
+
+    def parts(self, name: str) -> list[TensorInfo]:
+        """Return what stores a tensor: itself, and its scales where it has any."""
+        scales = (name + suffix for suffix in _QUANTISED)
+        return [self.index[name], *(self.index[scale] for scale in scales if scale in self.index)]
+
+    def assemble(self, name: str, parts: Sequence[Tensor]) -> StoredMatrix:
+        """Return a tensor as `stored` does, from the bytes of its `parts`, uint8, that somebody else has read."""
+        tensors = []
+        for info, part in zip(self.parts(name), parts, strict=True):
+            aligned = part.clone() if part.data_ptr() % info.dtype.itemsize else part
+            tensors.append(aligned.view(info.dtype).view(info.shape))
+        return self._assembled(name, tensors)
+
+    def _assembled(
+        self, name: str, tensors: list[Tensor], row_blocks: Tensor | None = None, row_order: Tensor | None = None
+    ) -> StoredMatrix:
+        weight, source = tensors[0], f"tensor `{name}` in `{self.index[name].shard.name}`"
         for suffix, (kind, dtype, title) in _QUANTISED.items():
             if name + suffix not in self.index:
                 continue
@@ -123,7 +150,7 @@ class CheckpointReader:
                     f"{source}: {title} needs a matrix of {dtype}, found {weight.dtype} {list(weight.shape)}",
                     hint=DAMAGED_HINT,
                 )
-            return StoredMatrix(kind, weight, self.raw(name + suffix), self._block, row_blocks, row_order, source)
+            return StoredMatrix(kind, weight, tensors[1], self._block, row_blocks, row_order, source)
         return StoredMatrix("plain", weight, row_order=row_order, source=source)
 
     def _stored_packed(self, name: str, shape: PackedShape) -> StoredMatrix:
@@ -138,8 +165,7 @@ class CheckpointReader:
         """Return the bytes that a tensor and its scales take in the shards."""
         if name in self._packed:
             return self._packed[name].nbytes
-        scales = (f"{name}{suffix}" for suffix in (FP8_SCALE, MXFP4_SCALE))
-        return self.index[name].size_bytes + sum(self.index[s].size_bytes for s in scales if s in self.index)
+        return sum(info.size_bytes for info in self.parts(name))
 
     def qkv(self, prefix: str, attention: AttentionConfig, dtype: torch.dtype) -> Tensor:
         """Return q, k and v of one attention in plain order: [qkv_rows, hidden], rows [all Q; all K; all V].

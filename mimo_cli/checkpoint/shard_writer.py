@@ -101,6 +101,12 @@ def shard_bytes(planned: Sequence[PlannedTensor]) -> int:
     return _ALIGNMENT_BYTES + len(text) + end
 
 
+def shard_layout(planned: Sequence[PlannedTensor]) -> tuple[bytes, list[PlannedTensor]]:
+    """Return the first bytes of the file that a ShardWriter makes, and the tensors that follow, one after the other."""
+    text, _, _ = _header(planned)
+    return len(text).to_bytes(_ALIGNMENT_BYTES, "little") + text, sorted(planned, key=_file_order)
+
+
 def _header(planned: Sequence[PlannedTensor]) -> tuple[bytes, dict[str, int], int]:
     """Return the header's JSON, padded, where each tensor begins behind it, and where the last one ends."""
     header: dict[str, object] = {"__metadata__": _METADATA}

@@ -8,7 +8,7 @@ soon as an expert is packed.
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,15 +21,16 @@ from torch import Tensor
 from mimo_cli.checkpoint.index import INDEX_FILE
 from mimo_cli.checkpoint.names import FP8_SCALE, MXFP4_SCALE, expert_weight_name
 from mimo_cli.checkpoint.reader import CheckpointReader
-from mimo_cli.checkpoint.shard_writer import ShardWriter, disk_error
+from mimo_cli.checkpoint.shard_writer import disk_error, shard_layout
 from mimo_cli.errors import CapacityError, MimoError, UsageError
+from mimo_cli.quant.buffers import allocate_bytes
 from mimo_cli.quant.kernels import missing_reason
 from mimo_cli.quant.packed import BLOCK_ROWS, PackedShape
 from mimo_cli.quant.stored import StoredMatrix
 from mimo_cli.store.encode import Error, pack_matrices
 from mimo_cli.store.journal import Finished, Journal
-from mimo_cli.store.manifest import JOURNAL_FILE, STORE_FILE, StoreManifest, layer_file
-from mimo_cli.store.output import OutputFile, file_entry, remove_parts
+from mimo_cli.store.manifest import JOURNAL_FILE, STORE_FILE, RecordLayout, StoreManifest, layer_file
+from mimo_cli.store.output import OutputFile, file_entries, remove_parts
 from mimo_cli.store.plan import DENSE, EXPERTS, DenseTensor, StorePlan
 from mimo_cli.units import format_bytes
 
@@ -39,6 +40,9 @@ OnProgress = Callable[[int, int], None]
 _COPY_BYTES = 1 << 24
 _MOST_JOBS = 16
 """More would not fit the promise of 4 GB: a job holds about 50 MB of MiMo-V2.5."""
+
+PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
+"""The matrices of an expert in the order of a record."""
 
 
 @dataclass
@@ -108,9 +112,10 @@ class _Conversion:
 
     def _verify_kept(self, report: Report) -> None:
         """Believe the journal only where the file still has the hash."""
+        there = [name for name in self.journal.finished if (self.folder / name).is_file()]
+        found = dict(zip(there, file_entries(self.folder / name for name in there), strict=True))
         for name, finished in list(self.journal.finished.items()):
-            path = self.folder / name
-            if path.is_file() and file_entry(path) == finished.entry:
+            if found.get(name) == finished.entry:
                 report.kept.append(name)
                 self._advance(finished.entry.size_bytes)
             else:
@@ -129,22 +134,30 @@ class _Conversion:
 
     def _write_dense(self, path: Path, tensors: tuple[DenseTensor, ...]) -> Finished:
         lost = Error()
-        with ShardWriter(path, [tensor.stored for tensor in tensors]) as writer:
-            for tensor in tensors:
-                if tensor.packed is None:
-                    writer.write(tensor.weight, self.reader.raw(tensor.weight))
-                    self.reader.release(tensor.weight)
-                else:
-                    data = torch.empty(tensor.packed.nbytes, dtype=torch.uint8)
-                    lost.add(pack_parts(dense_parts(self.reader, tensor), tensor.packed, data))
-                    writer.write(tensor.stored.name, data)
-                self._advance(tensor.stored.size_bytes)
-            writer.commit()
-        return Finished(file_entry(path), {DENSE: lost})
+        head, order = shard_layout([tensor.stored for tensor in tensors])
+        by_name = {tensor.stored.name: tensor for tensor in tensors}
+        with OutputFile(path, direct=True) as file:
+            file.write(head)
+            for planned in order:
+                data = self._dense_bytes(by_name[planned.name], lost)
+                for piece in data.split(_COPY_BYTES):
+                    file.write(piece.numpy().data)
+                self._release([planned.name])
+                self._advance(planned.size_bytes)
+            return Finished(file.commit(), {DENSE: lost})
+
+    def _dense_bytes(self, tensor: DenseTensor, lost: Error) -> Tensor:
+        """Return a tensor of a dense file as uint8; `lost` grows by what its format loses."""
+        if tensor.packed is None:
+            self.reader.prefetch(tensor.weight)
+            return self.reader.raw(tensor.weight).reshape(-1).view(torch.uint8)
+        data = torch.empty(tensor.packed.nbytes, dtype=torch.uint8)
+        lost.add(pack_parts(dense_parts(self.reader, tensor), tensor.packed, data))
+        return data
 
     def _write_experts(self, path: Path, layer: int) -> Finished:
         lost = Error()
-        with OutputFile(path) as file:
+        with OutputFile(path, direct=True) as file:
             for record, error in self._records(layer):
                 file.write(record.numpy().data)
                 lost.add(error)
@@ -152,35 +165,52 @@ class _Conversion:
             return Finished(file.commit(), {EXPERTS: lost})
 
     def _records(self, layer: int) -> Iterator[tuple[Tensor, Error]]:
-        """Yield the records of a layer in order, the next ones already in work."""
+        """Yield the records of a layer in order, the next ones already in work; each holds until the next is asked for.
+
+        The memory of a record is used again: new pages for every one would cost as much as writing it.
+        """
+        layout = self.plan.records
+        if layout is None:
+            raise ValueError("records of a model without experts")
         experts = self.plan.config.n_routed_experts
+        free = [allocate_bytes(layout.record_bytes) for _ in range(self.jobs + 2)]
         pool = ThreadPoolExecutor(self.jobs)
         waiting: deque[Future[tuple[Tensor, Error]]] = deque()
         try:
             for expert in range(experts):
-                waiting.append(pool.submit(self._record, layer, expert))
+                if expert + self.jobs < experts:
+                    self._prefetch(layer, expert + self.jobs)
+                waiting.append(pool.submit(self._record, layout, layer, expert, free.pop()))
                 if len(waiting) > self.jobs:
-                    yield waiting.popleft().result()
+                    record, error = waiting.popleft().result()
+                    yield record, error
+                    free.append(record)
             while waiting:
                 yield waiting.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _record(self, layer: int, expert: int) -> tuple[Tensor, Error]:
-        layout = self.plan.records
-        if layout is None:
-            raise ValueError("a record of a model without experts")
-        names = [expert_weight_name(layer, expert, projection) for projection in ("gate_proj", "up_proj", "down_proj")]
+    def _record(self, layout: RecordLayout, layer: int, expert: int, record: Tensor) -> tuple[Tensor, Error]:
+        names = _expert_names(layer, expert)
         gate, up, down = (self.reader.stored(name) for name in names)
-        record = torch.zeros(layout.record_bytes, dtype=torch.uint8)
-        middle = layout.up_shape.nbytes
+        middle, end = layout.up_shape.nbytes, layout.up_shape.nbytes + layout.down_shape.nbytes
         lost = pack_matrices([gate, up], layout.up_shape, record[:middle])
-        lost.add(pack_matrices([down], layout.down_shape, record[middle : middle + layout.down_shape.nbytes]))
+        lost.add(pack_matrices([down], layout.down_shape, record[middle:end]))
+        record[end:].zero_()
+        self._release(names)
+        return record, lost
+
+    def _prefetch(self, layer: int, expert: int) -> None:
+        for name in _expert_names(layer, expert):
+            if name in self.reader.index:
+                self.reader.prefetch(name)
+
+    def _release(self, names: Iterable[str]) -> None:
+        """Let the pages of tensors of the source go, with their scales."""
         for name in names:
             for stored in (name, name + FP8_SCALE, name + MXFP4_SCALE):
                 if stored in self.reader.index:
                     self.reader.release(stored)
-        return record, lost
 
     def _copy(self, path: Path, source: Path) -> Finished:
         try:
@@ -202,6 +232,10 @@ class _Conversion:
         self.done_bytes += size_bytes
         if self.on_progress:
             self.on_progress(self.done_bytes, self.plan.total_bytes)
+
+
+def _expert_names(layer: int, expert: int) -> list[str]:
+    return [expert_weight_name(layer, expert, projection) for projection in PROJECTIONS]
 
 
 def dense_parts(reader: CheckpointReader, tensor: DenseTensor) -> list[StoredMatrix]:

@@ -23,7 +23,7 @@ from mimo_cli.quant.packed import decode_packed
 from mimo_cli.store import output
 from mimo_cli.store.convert import convert, finished_manifest, missing_bytes
 from mimo_cli.store.manifest import JOURNAL_FILE, STORE_FILE, StoreManifest, layer_file
-from mimo_cli.store.plan import QuantizeOptions, plan_store
+from mimo_cli.store.plan import QuantizeOptions, StorePlan, plan_store
 from mimo_cli.store.verify import compare_tensors, verify_hashes
 from tests.support.source_tree import ROOT
 from tests.support.stores import (
@@ -124,16 +124,16 @@ def test_progress_ends_at_the_planned_total_without_the_shard_headers(tmp_path: 
 
 
 KILLED = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from mimo_cli.store import output
 from mimo_cli.store.convert import convert
-from mimo_cli.store.plan import QuantizeOptions, plan_store
+from mimo_cli.store.plan import QuantizeOptions, StorePlan, plan_store
 write = output.write_some
 def slow(descriptor, data):
     print("wrote", flush=True)
     time.sleep(0.01)
-    return write(descriptor, data[:20000])
+    return write(descriptor, data[:20000] if "experts" in os.readlink(f"/proc/self/fd/{descriptor}") else data)
 output.write_some = slow
 convert(plan_store(Path(sys.argv[1]), QuantizeOptions("int4", 32)), Path(sys.argv[2]), jobs=1)
 """
@@ -167,8 +167,9 @@ def _expect_same(folder: Path, expected: Path) -> None:
         assert (folder / name).read_bytes() == (expected / name).read_bytes(), name
 
 
-def _fill_disk_after(monkeypatch: pytest.MonkeyPatch, size_bytes: int) -> None:
-    left = [size_bytes]
+def _fill_disk_after(monkeypatch: pytest.MonkeyPatch, plan: StorePlan, size_bytes: int) -> None:
+    """Let the dense files and so many bytes of experts be written."""
+    left = [size_bytes + sum(plan.sizes[name] for name in plan.dense)]
 
     def write(descriptor: int, data: memoryview) -> int:
         if left[0] <= 0:
@@ -186,7 +187,7 @@ def test_a_full_disk_is_told_with_numbers_and_keeps_what_is_finished(
     folder, plan = tmp_path / "store", make_plan("text", "int4")
     assert plan.records is not None
     with monkeypatch.context() as patch:
-        _fill_disk_after(patch, 2 * plan.records.file_bytes + 1000)
+        _fill_disk_after(patch, plan, 2 * plan.records.file_bytes + 1000)
         with pytest.raises(CapacityError, match=r"MB of .* are still to be written, .* free .* 4 files are finished"):
             convert(plan, folder)
     assert len(list(folder.glob("experts-*.bin"))) == 2 and not list(folder.glob(".*.part"))
@@ -198,7 +199,7 @@ def test_a_full_disk_is_told_with_numbers_and_keeps_what_is_finished(
 def test_a_finished_file_that_changed_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, plan = tmp_path / "store", make_plan("text", "int4")
     with monkeypatch.context() as patch:
-        _fill_disk_after(patch, 2 * plan.records.file_bytes)  # type: ignore[union-attr]
+        _fill_disk_after(patch, plan, 2 * plan.records.file_bytes)  # type: ignore[union-attr]
         with pytest.raises(CapacityError):
             convert(plan, folder)
     flip_byte(folder / "experts-002.bin", 5000)
