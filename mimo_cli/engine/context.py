@@ -9,6 +9,7 @@ import torch
 
 from mimo_cli.checkpoint.config import ModelConfig
 from mimo_cli.errors import ContextOverflowError, MimoError, UsageError
+from mimo_cli.kvcache.sliding import SlidingKV
 from mimo_cli.media.prompt import Prompt
 from mimo_cli.media.types import AudioInput, MediaInput, VideoInput
 
@@ -30,6 +31,17 @@ def kv_bytes_per_token(config: ModelConfig, dtype: torch.dtype) -> int:
     width = attention.num_kv_heads * (attention.head_dim + attention.v_head_dim)
     layers = sum(not config.is_sliding(i) for i in range(config.num_hidden_layers))
     return layers * width * dtype.itemsize
+
+
+def kv_bytes(config: ModelConfig, dtype: torch.dtype, tokens: int) -> int:
+    """Return what the KV cache of so many tokens takes: all of them in global layers, a window in sliding ones."""
+    total = kv_bytes_per_token(config, dtype) * tokens
+    for layer in range(config.num_hidden_layers):
+        attention = config.attention(layer)
+        if attention.window is not None:
+            width = attention.num_kv_heads * (attention.head_dim + attention.v_head_dim)
+            total += width * min(tokens, SlidingKV(attention.window, dtype).capacity_tokens) * dtype.itemsize
+    return total
 
 
 def check_prompt(prompt: Prompt, config: ModelConfig, max_tokens: int) -> None:

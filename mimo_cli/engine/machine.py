@@ -44,10 +44,15 @@ def cpu_name() -> str:
 
 def has_native_bfloat16() -> bool:
     """Tell whether the processor multiplies bfloat16 itself (AVX-512 BF16, AMX, Arm BF16)."""
+    return not _NATIVE_BFLOAT16_FLAGS.isdisjoint(cpu_flags())
+
+
+def cpu_flags() -> list[str]:
+    """Return the processor's features under their names in /proc/cpuinfo; none where the system does not tell."""
     for line in _cpu_info_lines():
         if line.startswith(("flags", "Features")):
-            return not _NATIVE_BFLOAT16_FLAGS.isdisjoint(line.partition(":")[2].split())
-    return False
+            return line.partition(":")[2].split()
+    return []
 
 
 def _cpu_info_lines() -> list[str]:
