@@ -59,6 +59,11 @@ def hub_cache_folder() -> Path:
     return (Path(home).expanduser() if home else _xdg("XDG_CACHE_HOME", ".cache") / "huggingface") / "hub"
 
 
+def cache_folder() -> Path:
+    """Return the folder for what can be made again: measurements, statistics of experts."""
+    return _xdg("XDG_CACHE_HOME", ".cache") / "mimo"
+
+
 def state_folder() -> Path:
     """Return the folder for chats and the history of the dialogue."""
     return _xdg("XDG_STATE_HOME", ".local/state") / "mimo"

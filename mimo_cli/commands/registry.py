@@ -24,6 +24,8 @@ class Entry:
 ENTRIES = (
     Entry("chat", "talk with the model: text, pictures, video, sound and files"),
     Entry("transcribe", "write down speech as text, subtitles or JSON"),
+    Entry("plan", "say what would run here, where it would lie and how fast"),
+    Entry("doctor", "check this machine and say what to mend"),
     Entry("bench", "measure prompt and generation speed"),
     Entry("eval", "judge a model: task scores, perplexity, distance to another"),
     Entry("quantize", "write a model with smaller weights, as a packed store"),

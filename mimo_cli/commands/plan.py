@@ -1,0 +1,114 @@
+"""`mimo plan`: what a model would do on this machine, from sizes alone. The arithmetic is engine's."""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mimo_cli.commands.model_choice import choose_model
+from mimo_cli.commands.options import GeneralOptions, ModelOptions, read_size
+from mimo_cli.commands.shape_bench import ShapeOptions
+from mimo_cli.errors import CapacityError, UsageError
+from mimo_cli.terminal.console import Terminal
+
+if TYPE_CHECKING:
+    from mimo_cli.commands.plan_report import PlanReport
+    from mimo_cli.commands.plan_subject import PlanSubject
+    from mimo_cli.engine.advice import Scenario
+    from mimo_cli.engine.model_sizes import ExpertsFormat
+    from mimo_cli.store.plan import DenseFormat
+
+EXAMPLES = (
+    "mimo plan",
+    "mimo plan --shape v2.6-flash --ram 64G --ctx 128k",
+    "mimo plan --shape v2.5 --experts-format int4 --measure",
+    "mimo plan -m ~/models/MiMo-V2.5 --json",
+)
+DEFAULT_SHAPE = "v2.5"
+
+
+def plan(
+    general: GeneralOptions,
+    model: ModelOptions,
+    shape: ShapeOptions,
+    disk: Annotated[
+        int | None,
+        typer.Option("--disk", metavar="SIZE", parser=read_size, help="Disk space for the files [enough]."),
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Run random experts of the real size from RAM and disk here, a minute.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("-j", "--json", help="One JSON object.")] = False,
+) -> int:
+    """Say where a model's parts would lie here, how fast it would run, and what would help most.
+
+    Reads no weights and needs no download: a folder with a config.json will do, or the name of a release's shape
+    (without either: v2.5). --experts-format and --dense-format plan for a store that `mimo quantize` would write.
+    The forecast is a range; with --measure it rests on experts of the real size, with random weights, that are run on
+    this machine from memory and from disk. Exits with 4 where no placement works, and with 0 where it is only slow.
+    """
+    terminal = general.terminal()
+    model.limit_threads()
+    from mimo_cli.commands.plan_report import plan_json, write_plan
+
+    report = _plan(terminal, model, shape, disk, measure)
+    if as_json:
+        terminal.write(json.dumps(plan_json(report), ensure_ascii=False) + "\n")
+    else:
+        write_plan(terminal, report)
+    return 0 if report.placement.fits else CapacityError.exit_code
+
+
+def _plan(
+    terminal: Terminal, model: ModelOptions, shape: ShapeOptions, disk: int | None, measure: bool
+) -> "PlanReport":
+    from mimo_cli.commands.plan_report import PlanReport
+    from mimo_cli.engine.advice import helpful_changes, judge
+    from mimo_cli.engine.load import require_cpu
+    from mimo_cli.engine.speed_model import forecast_speed
+
+    require_cpu(model.device)
+    subject = _subject(model, shape)
+    scenario, source = _scenario(subject, model, shape, disk)
+    placement = scenario.place()
+    speed = forecast_speed(placement, scenario.rates) if placement.fits else None
+    changes = helpful_changes(scenario)
+    return PlanReport(subject.name, scenario, placement, speed, judge(placement, speed), changes, source)
+
+
+def _subject(model: ModelOptions, shape: ShapeOptions) -> "PlanSubject":
+    from mimo_cli.commands.plan_subject import folder_subject, shape_subject
+
+    if shape.shape is not None and model.model is not None:
+        raise UsageError("--shape and -m exclude each other")
+    if model.model is not None:
+        if shape.layers is not None:
+            raise UsageError("--layers goes with --shape", hint="mimo plan --shape v2.5 --layers 3")
+        return folder_subject(choose_model(model.model), model.dtype.value)
+    return shape_subject(shape.shape or DEFAULT_SHAPE, shape.layers, model.dtype.value)
+
+
+def _scenario(
+    subject: "PlanSubject", model: ModelOptions, shape: ShapeOptions, disk: int | None
+) -> tuple["Scenario", str]:
+    from mimo_cli.engine.advice import Scenario
+    from mimo_cli.engine.context import DEFAULT_CONTEXT_TOKENS
+    from mimo_cli.engine.machine_rates import planned_ram_bytes, rates_here
+    from mimo_cli.settings import models_folder
+
+    limit = subject.config.max_position_embeddings
+    context = model.ctx or min(DEFAULT_CONTEXT_TOKENS, limit)
+    if not 0 < context <= limit:
+        raise UsageError(f"a context of {context:,} tokens was asked for, 1 to {limit:,} are possible")
+    experts: ExpertsFormat | None = shape.experts_format.value if shape.experts_format else None  # type: ignore[assignment]
+    dense: DenseFormat | None = shape.dense_format.value if shape.dense_format else None  # type: ignore[assignment]
+    rates, source = rates_here(subject.folder or models_folder(), model.threads)
+    scenario = Scenario(
+        sizes=subject.sizes(experts, dense),
+        resize=subject.sizes,
+        rates=rates,
+        ram_bytes=planned_ram_bytes(model.ram),
+        context_tokens=context,
+        disk_bytes=disk,
+    )
+    return scenario, source
