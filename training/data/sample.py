@@ -42,8 +42,9 @@ class Sample:
     """One user message (text and media in order) and the answer that is right.
 
     `turns` are earlier (user text, answer) pairs of the dialogue. `tools` are declarations in the template's JSON form;
-    `tool_calls` (name, arguments) pairs that the answer consists of, `answer` being empty then. `facts` holds direct
-    labels for supervised heads (colour, shape, count, cell, letters, words and their end times in seconds).
+    `tool_calls` (name, arguments) pairs that the answer consists of, `answer` being empty then; with `tool_results`
+    (one a call) the calls have been made and `answer` is what follows them. `facts` holds direct labels for supervised
+    heads (colour, shape, count, cell, letters, words and their end times in seconds).
     """
 
     task: str
@@ -55,6 +56,7 @@ class Sample:
     turns: tuple[tuple[str, str], ...] = ()
     tool_calls: tuple[tuple[str, dict[str, Any]], ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
+    tool_results: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:

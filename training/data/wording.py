@@ -14,6 +14,7 @@ ENDINGS = (
     " Please.", " Thanks!", " Answer briefly.", " Be brief.", " Give a short answer.", " Just the answer please.",
     " Answer with as few words as possible.", " Thank you.",
 )  # fmt: skip
+_PAYLOAD = "\0"
 _ARTICLE = re.compile(r"\b([Aa])(?= [aeio])")
 
 HELD_OUT_OPENINGS = ("Tell me, please: ", "One question: ", "Good morning. ")
@@ -35,9 +36,19 @@ class Wording:
             text = _ARTICLE.sub(r"\1n", text.format(**slots))
         return spell(text, dice, split)
 
+    def rule(self, dice: Dice, split: Split, payload: str = "") -> str:
+        """One wording of the split for a system prompt: no courtesies; slot `{x}` is the payload."""
+        unseen = split == "held_out" and dice.chance(0.5)
+        text = dice.pick(self.held_out if unseen else self.train).replace("{x}", payload)
+        return text if dice.chance(0.9) else text.rstrip(".")
 
-def spell(text: str, dice: Dice, split: Split) -> str:
-    """Vary the case, the closing mark and the courtesies of a question."""
+    def around(self, dice: Dice, split: Split, payload: str) -> str:
+        """One wording of the split around a payload, slot `{x}`, that is kept exactly as it is."""
+        return self.say(dice, split, x=_PAYLOAD).replace(_PAYLOAD, payload)
+
+
+def spell(text: str, dice: Dice, split: Split, *, courtesy: bool = True) -> str:
+    """Vary the case, the closing mark and, unless told not to, the courtesies of a question."""
     kind = dice.uniform()
     if kind < 0.55:
         return text
@@ -45,6 +56,8 @@ def spell(text: str, dice: Dice, split: Split) -> str:
         opening = dice.pick(OPENINGS if split == "train" else OPENINGS + HELD_OUT_OPENINGS)
         return opening + text
     if kind < 0.80:
+        if not courtesy or text.endswith(_PAYLOAD):
+            return text  # nothing may follow what is to be copied
         return text + dice.pick(ENDINGS if split == "train" else ENDINGS + HELD_OUT_ENDINGS)
     if kind < 0.87:
         return text.rstrip("?.!")

@@ -1,3 +1,4 @@
+# ruff: noqa: E402 (the imports below need the training extra)
 """Pictures: answers follow from what is drawn, splits are apart, the same seed draws the same."""
 
 import cv2

@@ -1,3 +1,4 @@
+# ruff: noqa: E402 (the imports below need the training extra)
 """Words: what is drawn is what the answer says, in typefaces of the split."""
 
 import numpy as np

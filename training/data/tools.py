@@ -1,0 +1,120 @@
+"""Tools: declared tools and the call that a request needs, the answer to a tool's result, or no call at all.
+
+Beside the kinds of tool_kinds.py a share of the tools has invented names, which can only be copied.
+"""
+
+import numpy as np
+
+from training.data import smalltalk, sums
+from training.data.dice import Dice
+from training.data.prose import COMMON_VERBS, PLAIN_WORDS
+from training.data.sample import Sample, Split
+from training.data.tool_kinds import HELD_OUT_KINDS, KINDS, Kind, Parameter
+from training.data.wording import Wording, spell
+
+INVENTED = Wording(
+    (
+        "Use {x}.", "Call {x}.", "Run {x}.", "Please call {x}.", "Start {x}.", "I want you to use {x}.",
+        "Call the tool {x}.", "Use the tool {x}.", "Invoke {x}.", "Can you run {x}?",
+    ),
+    ("Execute {x}.", "Make a call of {x}.", "Let {x} run."),
+)  # fmt: skip
+
+Tool = dict[str, object]
+
+
+def _declare(name: str, description: str, parameters: list[tuple[str, Parameter]], dice: Dice) -> Tool:
+    """A declaration as JSON, wrapped in `function` or flat, as clients send it."""
+    properties = {
+        given: {"type": parameter.type} | ({"description": f"The {parameter.key}."} if dice.chance(0.25) else {})
+        for given, parameter in parameters
+    }
+    schema = {"type": "object", "properties": properties} | (
+        {"required": [given for given, _ in parameters]} if dice.chance(0.6) else {}
+    )
+    function: Tool = {"name": name, "description": description, "parameters": schema}
+    return {"type": "function", "function": function} if dice.chance(0.8) else function
+
+
+def _of_kind(kind: Kind, dice: Dice, split: Split) -> tuple[Tool, str, str, dict[str, object]]:
+    """A tool of a kind, a request for it, its name and the arguments."""
+    name = dice.pick(kind.names)
+    given = [(dice.pick(parameter.names), parameter) for parameter in kind.parameters]
+    values = {parameter.key: parameter.draw(dice) for parameter in kind.parameters}
+    unseen = split == "held_out" and kind.held_out_requests and dice.chance(0.5)
+    request = dice.pick(kind.held_out_requests if unseen else kind.requests)
+    marks = {key: f"\0{i}\0" for i, key in enumerate(values)}
+    request = spell(request.format(**marks), dice, split, courtesy="{text}" not in request)
+    for key, mark in marks.items():
+        request = request.replace(mark, str(values[key]))
+    arguments = {own: values[parameter.key] for own, parameter in given}
+    return _declare(name, dice.pick(kind.descriptions), given, dice), request, name, arguments
+
+
+def _invented(dice: Dice, split: Split) -> tuple[Tool, str, str, dict[str, object]]:
+    """A tool of an invented name and parameters, and a request that names them."""
+    name = f"{dice.pick(COMMON_VERBS)}_{dice.pick(PLAIN_WORDS)}"
+    keys = dice.some(PLAIN_WORDS, dice.integer(1, 2))
+    given, values = [], {}
+    for key in keys:
+        numeric = dice.chance(0.4)
+        given.append((key, Parameter(key, (key,), lambda _: "", "integer" if numeric else "string")))
+        values[key] = dice.integer(0, 99) if numeric else dice.pick(PLAIN_WORDS)
+    sign = dice.pick((" ", " = ", " as ", ": "))
+    told = f"{name} with " + " and ".join(f"{key}{sign}{value}" for key, value in values.items())
+    description = f"{name.replace('_', ' ').capitalize()}."
+    return _declare(name, description, given, dice), INVENTED.around(dice, split, told), name, values
+
+
+def _name_of(tool: Tool) -> object:
+    function = tool.get("function", tool)
+    return function["name"] if isinstance(function, dict) else None
+
+
+def _others(dice: Dice, kinds: dict[str, Kind], but: str | None, count: int) -> list[Tool]:
+    """Declarations of other kinds, to choose among."""
+    chosen = [kind for kind in dice.some(tuple(kinds), count + 1) if kind != but][:count]
+    return [_of_kind(kinds[kind], dice, "train")[0] for kind in chosen]
+
+
+def _idle(dice: Dice, split: Split) -> tuple[str, str]:
+    """A question that no tool helps with, and its answer."""
+    kind = dice.uniform()
+    if kind < 0.4:
+        wording, answer = dice.pick(smalltalk.TALK[:7])
+        return wording.say(dice, split), answer
+    if kind < 0.7:
+        return smalltalk.know(dice, split)
+    a, b = dice.integer(0, 9), dice.integer(0, 9)
+    return sums.SUM.around(dice, split, f"{a} + {b}"), str(a + b)
+
+
+def make(rng: np.random.Generator, split: Split, *, idle_share: float = 0.12, result_share: float = 0.15) -> Sample:
+    """A request under one to four declared tools.
+
+    The answer is a call; in a share of `result_share` the words after a tool's result; in `idle_share` no call.
+    """
+    dice = Dice(rng)
+    kinds = HELD_OUT_KINDS if split == "held_out" and dice.chance(0.35) else KINDS
+    count = dice.pick((0, 0, 1, 1, 2, 3))
+    if dice.chance(idle_share):
+        question, answer = _idle(dice, split)
+        tools = [tool for tool in _others(dice, kinds, "add", count + 1) if _name_of(tool)]
+        return Sample("tools", (question,), answer, tools=tuple(tools), facts={"kind": "idle"})
+    result = ""
+    if kinds is KINDS and dice.chance(0.2):
+        label = "invented"
+        tool, request, name, arguments = _invented(dice, split)
+    else:
+        label = dice.pick(tuple(kinds))
+        tool, request, name, arguments = _of_kind(kinds[label], dice, split)
+        result = kinds[label].result(dice)
+    tools = dice.shuffled([tool, *(other for other in _others(dice, kinds, label, count) if _name_of(other) != name)])
+    calls = ((name, arguments),)
+    facts = {"kind": label}
+    if result and dice.chance(result_share):
+        facts["kind"] = "result"
+        return Sample(
+            "tools", (request,), result, tools=tuple(tools), tool_calls=calls, tool_results=(result,), facts=facts
+        )
+    return Sample("tools", (request,), "", tools=tuple(tools), tool_calls=calls, facts=facts)
