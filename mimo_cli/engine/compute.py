@@ -18,6 +18,7 @@ from mimo_cli.model.binding import Binding
 from mimo_cli.offload.dequantized_experts import DequantizedExperts
 from mimo_cli.offload.expert_records import ExpertRecords
 from mimo_cli.offload.expert_store import ExpertStore
+from mimo_cli.offload.reading import DEFAULT_READING, Reading, open_source
 from mimo_cli.offload.shard_records import open_shard_records
 from mimo_cli.quant.kernels import Kernels, Precision, load_kernels, missing_reason
 from mimo_cli.quant.linear import Linear, PackedLinear, native_precision
@@ -82,6 +83,7 @@ def open_experts(
     compute: Compute,
     resident_bytes: int,
     stored: ExpertRecords | None = None,
+    reading: Reading = DEFAULT_READING,
 ) -> Experts:
     """Return the routed experts: records `stored` by a packed store, or those of a checkpoint's shards.
 
@@ -94,8 +96,15 @@ def open_experts(
     )
     if compute.kernels is None or records is None:
         return DequantizedExperts.of_shards(reader, config, compute.dtype, resident_bytes)
-    precision = compute.kernel_precision(records.up_shape.format)
-    return ExpertStore(records, compute.kernels, precision, resident_bytes)
+    return ExpertStore(
+        open_source(records, reading, config.moe_layers, config.n_routed_experts),
+        compute.kernels,
+        compute.kernel_precision(records.up_shape.format),
+        config.moe_layers,
+        config.n_routed_experts,
+        resident_bytes,
+        config.num_experts_per_tok,
+    )
 
 
 def pack_linears(

@@ -14,15 +14,17 @@ import torch
 from torch import Tensor
 
 from mimo_cli.checkpoint.config import AttentionConfig, ModelConfig
+from mimo_cli.checkpoint.extent import Extent
 from mimo_cli.checkpoint.index import TensorIndex
 from mimo_cli.checkpoint.names import NamedWeight, text_weights
 from mimo_cli.checkpoint.reader import CheckpointReader
+from mimo_cli.engine.model_sizes import dense_shape, expert_shapes
 from mimo_cli.quant.buffers import allocate_bytes
 from mimo_cli.quant.linear import INIT_STD
-from mimo_cli.quant.packed import GROUPS, PackedFormat, PackedShape
+from mimo_cli.quant.packed import PackedFormat, PackedShape
 from mimo_cli.quant.random_streams import RandomStreams
 from mimo_cli.quant.stored import StoredMatrix
-from mimo_cli.store.plan import DEFAULT_GROUP, DenseFormat
+from mimo_cli.store.plan import DenseFormat
 
 Routing: TypeAlias = Literal["uniform", "skewed"]
 
@@ -32,9 +34,6 @@ ZIPF_EXPONENT = 1.0
 _MAX_LOAD = 0.95
 """Of the tokens at most, for the most popular experts."""
 
-_PLAIN_MATRICES = (".o_proj.weight", "lm_head.weight")
-"""Matrices that the releases keep in bfloat16."""
-
 _EMBEDDING_ROWS = 8192
 """Different rows of the embedding; they repeat, which no one but a reader of the numbers notices."""
 
@@ -42,20 +41,23 @@ _EMBEDDING_ROWS = 8192
 class RandomRecords:
     """Packed experts of any layer and number; satisfies the expert store's ExpertRecords."""
 
+    is_stored_so = False
+
     def __init__(self, config: ModelConfig, kind: PackedFormat, streams: RandomStreams) -> None:
-        width, hidden, group = config.moe_intermediate_size, config.hidden_size, _group(kind)
-        self.up_shape = PackedShape(kind, group, width, hidden, streams=2)
-        self.down_shape = PackedShape(kind, group, hidden, width)
+        self.up_shape, self.down_shape = expert_shapes(config, kind)
         self.record_bytes = self.up_shape.nbytes + self.down_shape.nbytes
         self.stored_bytes = self.record_bytes
         self._streams = streams
 
-    def read(self, layer: int, expert_ids: Sequence[int], slots: Sequence[Tensor]) -> None:
-        """Fill slots, uint8 [record_bytes] each; the same expert has the same weights every time."""
-        for expert_id, slot in zip(expert_ids, slots, strict=True):
-            key = layer << 32 | expert_id
-            self._streams.fill(self.up_shape, slot[: self.up_shape.nbytes], key)
-            self._streams.fill(self.down_shape, slot[self.up_shape.nbytes :], key)
+    def extents(self, layer: int, expert_id: int) -> Sequence[Extent]:
+        """Return nothing: these experts come from no file."""
+        return ()
+
+    def place(self, layer: int, expert_id: int, parts: Sequence[Tensor], slot: Tensor) -> None:
+        """Fill a slot, uint8 [record_bytes]; the same expert has the same weights every time."""
+        key = layer << 32 | expert_id
+        self._streams.fill(self.up_shape, slot[: self.up_shape.nbytes], key)
+        self._streams.fill(self.down_shape, slot[self.up_shape.nbytes :], key)
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -102,11 +104,7 @@ class RandomReader(CheckpointReader):
         return super().read(name, dtype, shape=shape) if self._shape(weight) else self._values(weight, dtype)
 
     def _shape(self, weight: NamedWeight) -> PackedShape | None:
-        is_plain = weight.name.endswith(_PLAIN_MATRICES)
-        if weight.role not in ("linear", "qkv") and not is_plain:
-            return None
-        kind: PackedFormat = ("bf16" if is_plain else "fp8") if self._dense == "keep" else self._dense
-        return PackedShape(kind, _group(kind), *weight.shape)
+        return dense_shape(weight, self._dense)
 
     def _values(self, weight: NamedWeight, dtype: torch.dtype) -> Tensor:
         if weight.name.endswith("embed_tokens.weight"):
@@ -150,7 +148,3 @@ def _zipf_loads(experts: int, active: int) -> Tensor:
         enough = float((ranks * middle).clamp(max=_MAX_LOAD).sum()) >= min(active, _MAX_LOAD * experts)
         low, high = (low, middle) if enough else (middle, high)
     return (ranks * high).clamp(max=_MAX_LOAD)
-
-
-def _group(kind: PackedFormat) -> int:
-    return DEFAULT_GROUP if kind == "int4" else GROUPS[kind][0]

@@ -20,6 +20,7 @@ from mimo_cli.engine.slice import ShapeSpec, build_slice, require_room
 from mimo_cli.engine.step_meter import StepMeter
 from mimo_cli.errors import MimoError
 from mimo_cli.offload.expert_store import ExpertStore
+from mimo_cli.offload.record_source import RecordSource
 from mimo_cli.quant.kernels import Kernels, missing_reason
 from mimo_cli.quant.random_streams import RandomStreams
 
@@ -127,13 +128,14 @@ def _measure_layer(spec: ShapeSpec, records: RandomRecords, compute: Compute, ke
     layer = spec.config.moe_layers[0]
     budget_bytes = resident_bytes(records.record_bytes, spec.config.n_routed_experts)
     precision = compute.kernel_precision(records.up_shape.format)  # as the engine chooses it
-    store = ExpertStore(records, kernels, precision, budget_bytes)
+    experts = spec.config.n_routed_experts
+    store = ExpertStore(RecordSource(records), kernels, precision, [layer], experts, budget_bytes)
     fill_layer(store, spec.config, layer, compute.dtype)
     ceiling = ReadCeiling.over(kernels, spec.probe_bytes)
     try:
         return measure_moe_layer(store, spec.config, layer, compute.dtype, ceiling, spec.moe_layer)
     finally:
-        store.clear()
+        store.close()
 
 
 def _shape_row(measured: Measured, ceiling: ReadCeiling) -> ShapeRow:

@@ -16,6 +16,7 @@ from mimo_cli.checkpoint.config import ModelConfig
 from mimo_cli.checkpoint.names import expert_weight_name
 from mimo_cli.checkpoint.reader import CheckpointReader
 from mimo_cli.offload.expert_records import ExpertRecords
+from mimo_cli.offload.record_source import RecordSource
 from mimo_cli.quant.buffers import allocate_bytes
 from mimo_cli.quant.experts import ExpertWeights, swiglu_experts
 from mimo_cli.quant.packed import decode_packed
@@ -67,10 +68,11 @@ class DequantizedExperts:
     ) -> "DequantizedExperts":
         """Return packed experts as matrices of `dtype`, decoded by the reference decoder."""
         up_shape, down_shape = records.up_shape, records.down_shape
-        slot = allocate_bytes(records.record_bytes)
+        source = RecordSource(records)
+        slot = allocate_bytes(source.slot_bytes)
 
         def read(layer: int, expert_id: int) -> tuple[ExpertWeights, int]:
-            records.read(layer, [expert_id], [slot])
+            source.fill(layer, expert_id, slot)
             streams = slot[: up_shape.nbytes + down_shape.nbytes].split([up_shape.nbytes, down_shape.nbytes])
             floats = [*decode_packed(streams[0].numpy(), up_shape), *decode_packed(streams[1].numpy(), down_shape)]
             gate, up, down = (torch.from_numpy(values).to(dtype) for values in floats)

@@ -1,87 +1,310 @@
-"""ExpertCache: packed experts in memory, in slots of one size; the least recently used leave when room is needed.
+"""ExpertCache: packed experts in slots of memory, and those that are on their way into one.
 
-Owns the slots, their order, and the counters. It neither computes nor knows where records come from.
+A step asks for the experts that one layer needs. Those in memory are there at once, the others arrive one by one; a
+slot is never taken from an expert that the step still needs. Who leaves is the policy's choice, who reads the pool's.
+One thread asks; the threads of the pool only fill slots.
 """
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from torch import Tensor
 
-from mimo_cli.offload.expert_records import ExpertRecords
-from mimo_cli.quant.buffers import PAGE_BYTES, allocate_bytes, round_up
+from mimo_cli.offload.counters import OffloadCounters
+from mimo_cli.offload.policy import SlotPolicy
+from mimo_cli.offload.read_pool import DEFAULT_THREADS, Fetch, FetchState, ReadPool
+from mimo_cli.offload.slot_arena import SlotArena
 
-_SLAB_BYTES = 64 << 20
-"""Slots are allocated in slabs of about this size: large enough for huge pages, small enough to follow the need."""
+Fill = Callable[[int, int, Tensor], None]
+"""Reads an expert of a layer into a slot, uint8 [slot bytes]; called by several threads. Raises where that fails."""
+
+_READS_PER_THREAD = 2
+
+_CYCLE_PARTS = 2
+"""A layer's floor is its share of the slots divided by this, or what one token needs if that is less."""
 
 
 class ExpertCache:
-    """Slots for as many records as `budget_bytes` hold, at least one. Memory is taken as slots are first needed.
+    """`slots` slots for experts of `layers`, at most `experts` in each; `step_slots` of a layer are needed at once."""
 
-    Counters, since the start: `hits` and `misses` count experts asked for, `bytes_read` what the missing ones cost.
-    """
+    def __init__(
+        self,
+        fill: Fill,
+        record_bytes: int,
+        slots: int,
+        layers: Sequence[int],
+        experts: int,
+        step_slots: int = 1,
+        threads: int = DEFAULT_THREADS,
+    ) -> None:
+        self.counters = OffloadCounters()
+        self.capacity = max(1, min(slots, len(layers) * experts))
+        floor = min(step_slots, self.capacity // (_CYCLE_PARTS * max(1, len(layers))))
+        self.policy = SlotPolicy(self.capacity, layers, experts, floor)
+        self.record_bytes = record_bytes
+        self.step = 0
+        self._fill = fill
+        self._arena = SlotArena(self.capacity, record_bytes)
+        self._pool = ReadPool(self._work, threads)
+        self._window = _READS_PER_THREAD * threads  # a prompt reads so far ahead of what is computed, and no farther
+        self._free = list(range(self.capacity - 1, -1, -1))
+        self._touched = 0  # slots that have been used
+        self._withdrawn: list[int] = []  # slots that a smaller budget took away
+        self._coming: dict[tuple[int, int], Fetch] = {}
+        self._unused: set[tuple[int, int]] = set()  # read ahead and not asked for yet
+        self._is_asking = False
 
-    def __init__(self, records: ExpertRecords, budget_bytes: int) -> None:
-        self.records = records
-        self.hits = 0
-        self.misses = 0
-        self.bytes_read = 0
-        self._slot_bytes = round_up(records.record_bytes, PAGE_BYTES)
-        self.capacity = max(1, budget_bytes // self._slot_bytes)
-        self._slots: list[Tensor] = []  # all there are
-        self._free: list[Tensor] = []
-        self._resident: OrderedDict[tuple[int, int], tuple[int, Tensor]] = OrderedDict()  # least recently used first
+    def __len__(self) -> int:
+        """Return the number of experts in memory."""
+        return self.capacity - len(self._free) - len(self._withdrawn) - len(self._coming)
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory taken for slots, in use or free."""
-        return len(self._slots) * self._slot_bytes
+        return self._touched * self._arena.slot_bytes
 
-    def __len__(self) -> int:
-        return len(self._resident)
+    @property
+    def is_idle(self) -> bool:
+        """Tell whether no read is under way."""
+        return self._pool.is_idle
 
-    def addresses(self, layer: int, expert_ids: Sequence[int]) -> list[int]:
-        """Return where the records of some experts lie, all at once; those that are missing are read first.
+    def note(self, layer: int, experts: Sequence[int], shares: Sequence[float] | None = None, tokens: int = 1) -> None:
+        """Tell the policy what a layer uses in this pass."""
+        self.policy.touch_all(layer, experts, self.step, shares, tokens)
 
-        At most `capacity` experts, each once. The addresses hold until the next call. Raises CheckpointError if an
-        expert cannot be read; none of the missing ones is kept then.
+    def arriving(self, layer: int, experts: Sequence[int], *, in_order: bool) -> Iterator[list[tuple[int, int]]]:
+        """Yield all of some experts of a layer as they are there, in lists of (place in `experts`, address).
+
+        Addresses hold until the next list is asked for. Not `in_order`, those in memory come first and the others as
+        they arrive; all must fit. In order, `experts` may be more than there are slots, and the lists follow it.
+        Raises what reading raises; the experts that arrived are kept.
         """
-        if len(expert_ids) > self.capacity:
-            raise ValueError(f"{len(expert_ids)} experts do not fit in {self.capacity} slots")
-        missing = []
-        for expert_id in expert_ids:
-            key = (layer, expert_id)
-            if key in self._resident:
-                self._resident.move_to_end(key)
-            else:
-                missing.append(expert_id)
-        self.hits += len(expert_ids) - len(missing)
-        if missing:
-            self._fetch(layer, missing)
-        return [self._resident[layer, expert_id][0] for expert_id in expert_ids]
+        self._recover()
+        self._is_asking = True
+        try:
+            yield from self._in_order(layer, experts) if in_order else self._as_they_come(layer, experts)
+        finally:
+            self.counters.read_s = self._pool.busy_s
+        self._is_asking = False
+
+    def read_ahead(self, layer: int, experts: Sequence[int], limit: int) -> None:
+        """Begin to read up to `limit` experts that a layer will probably need, if nothing else is being read."""
+        if self._is_asking or not self._pool.is_idle:
+            return
+        self._settle()
+        wanted = [expert for expert in experts if self.policy.slot(layer, expert) is None][:limit]
+        spared = {slot for expert in experts if (slot := self.policy.slot(layer, expert)) is not None}
+        for expert in wanted:
+            if (layer, expert) not in self._coming:
+                slot = self._take_slot(spared)
+                if slot is None:
+                    return
+                self._begin(layer, expert, slot, is_ahead=True)
+
+    def resize(self, slots: int) -> None:
+        """Keep to `slots` slots from now on, at least one: experts leave, and their memory goes back to the system.
+
+        More than the slots there were at first are not possible.
+        """
+        self._recover()
+        wanted = max(1, min(slots, self.capacity))
+        self._stop_reading()
+        while self.capacity - len(self._withdrawn) > wanted:
+            slot = self._take_slot(())
+            if slot is None:
+                break
+            self._arena.release(slot)
+            self._withdrawn.append(slot)
+        while self._withdrawn and self.capacity - len(self._withdrawn) < wanted:
+            self._free.append(self._withdrawn.pop())
+
+    @property
+    def limit(self) -> int:
+        """Slots that may be used now."""
+        return self.capacity - len(self._withdrawn)
 
     def clear(self) -> None:
-        """Give all slots back to the system; the counters stay."""
-        self._resident.clear()
-        self._free.clear()
-        self._slots.clear()
+        """Forget all experts and give their memory back; counters and what the policy knows stay."""
+        self._recover()
+        self._stop_reading()
+        for slot in range(self.capacity):
+            if self.policy.holds(slot) is not None:
+                self.policy.remove(slot)
+            self._arena.release(slot)
+        self._touched = 0
+        self._free = [slot for slot in range(self.capacity - 1, -1, -1) if slot not in self._withdrawn]
 
-    def _fetch(self, layer: int, expert_ids: list[int]) -> None:
-        """Read experts into slots. Interrupted anywhere, it leaves slots that nobody owns; the next call finds them."""
-        if len(self._free) + len(self._resident) != len(self._slots):
-            in_use = {address for address, _ in self._resident.values()}
-            self._free = [slot for slot in self._slots if slot.data_ptr() not in in_use]
-        slots = [self._take_slot() for _ in expert_ids]
-        self.records.read(layer, expert_ids, [slot[: self.records.record_bytes] for slot in slots])
-        self.misses += len(expert_ids)
-        self.bytes_read += len(expert_ids) * self.records.stored_bytes
-        for expert_id, slot in zip(expert_ids, slots, strict=True):
-            self._resident[layer, expert_id] = (slot.data_ptr(), slot)
+    def close(self) -> None:
+        """Forget all experts and end the reading."""
+        self._pool.close()
+        self._coming.clear()
+        self.clear()
 
-    def _take_slot(self) -> Tensor:
-        """Return a free slot: a new one while the budget lasts, else that of the least recently used expert."""
-        if not self._free and len(self._slots) < self.capacity:
-            count = min(max(1, _SLAB_BYTES // self._slot_bytes), self.capacity - len(self._slots))
-            self._free = list(allocate_bytes(count * self._slot_bytes).split(self._slot_bytes))
-            self._slots += self._free
-        return self._free.pop() if self._free else self._resident.popitem(last=False)[1][1]
+    def _as_they_come(self, layer: int, experts: Sequence[int]) -> Iterator[list[tuple[int, int]]]:
+        there, waiting = self._ask(layer, experts)
+        if there:
+            yield [(place, self._arena.address(slot)) for place, slot in there]
+        while waiting:
+            arrived = self._arrived(waiting)
+            waiting = {place: fetch for place, fetch in waiting.items() if place not in arrived}
+            yield [(place, self._arena.address(slot)) for place, slot in arrived.items()]
+
+    def _in_order(self, layer: int, experts: Sequence[int]) -> Iterator[list[tuple[int, int]]]:
+        asked, place = 0, 0
+        waiting: dict[int, Fetch] = {}
+        slots: dict[int, int] = {}
+        self._settle()
+        found = [(expert, self.policy.slot(layer, expert)) for expert in experts]
+        later = {expert: slot for expert, slot in found if slot is not None}  # there already, and needed later
+        while place < len(experts):
+            # Ask for as many as there is room for: those not computed yet keep their slots.
+            while asked < len(experts) and (
+                asked == place
+                or experts[asked] in later
+                or (len(waiting) < self._window and len(slots) + len(waiting) + len(later) < self.limit)
+            ):
+                later.pop(experts[asked], None)
+                held = {*slots.values(), *(fetch.slot for fetch in waiting.values())}
+                there, coming = self._ask(layer, experts[asked : asked + 1], held, later)
+                if there:
+                    slots[asked] = there[0][1]
+                else:
+                    waiting[asked] = coming[0]
+                asked += 1
+            if place in waiting:
+                slots |= self._arrived({place: waiting.pop(place)})
+            ready = [place]
+            while (following := ready[-1] + 1) < asked:
+                if following in waiting and waiting[following].is_over:
+                    slots |= self._arrived({following: waiting.pop(following)})
+                if following not in slots:
+                    break
+                ready.append(following)
+            yield [(at, self._arena.address(slots[at])) for at in ready]
+            for at in ready:
+                del slots[at]
+            place = ready[-1] + 1
+
+    def _ask(
+        self, layer: int, experts: Sequence[int], held: set[int] | None = None, later: dict[int, int] | None = None
+    ) -> tuple[list[tuple[int, int]], dict[int, Fetch]]:
+        """Return the slots of the experts that are there, and the fetches of the others, both by place.
+
+        held: slots that must stay. later: experts and slots that should stay, the one to give up first last.
+        """
+        self._settle()
+        spared = set() if held is None else set(held)
+        there, missing = [], []
+        for place, expert in enumerate(experts):
+            slot = self.policy.slot(layer, expert)
+            if slot is None:
+                missing.append(place)
+            else:
+                there.append((place, slot))
+                spared.add(slot)
+                self._unused.discard((layer, expert))
+        self.counters.hits += len(there)
+        self.counters.ram_bytes += len(there) * self.record_bytes
+        self.counters.misses += len(missing)
+        self._cancel_ahead(layer, {experts[place] for place in missing})
+        waiting = {}
+        for place in missing:
+            fetch = self._coming.get((layer, experts[place]))
+            if fetch is not None:
+                self._unused.discard((layer, experts[place]))
+                self._pool.promote(fetch)
+            else:
+                slot = self._slot_for(spared, {} if later is None else later)
+                spared.add(slot)
+                fetch = self._begin(layer, experts[place], slot, is_ahead=False)
+            waiting[place] = fetch
+        return there, waiting
+
+    def _slot_for(self, spared: set[int], later: dict[int, int]) -> int:
+        slot = self._take_slot({*spared, *later.values()})
+        if slot is None and later:  # only experts of this very layer are left: the one needed last goes
+            slot = later.popitem()[1]
+            self._evict(slot)
+        if slot is None:  # what is read ahead holds the rest
+            self._stop_reading([fetch for fetch in self._coming.values() if fetch.is_ahead])
+            slot = self._take_slot(spared)
+        if slot is None:
+            raise ValueError(f"{len(spared) + 1} experts do not fit in {self.limit} slots")
+        return slot
+
+    def _take_slot(self, spared: Collection[int]) -> int | None:
+        """Return a slot that nobody owns any more: a free one, else that of the policy's choice; None if all stay."""
+        if self._free:
+            return self._free.pop()
+        slot = self.policy.victim(spared)
+        if slot is not None:
+            self._evict(slot)
+        return slot
+
+    def _evict(self, slot: int) -> None:
+        key = self.policy.holds(slot)
+        self.policy.remove(slot)
+        self.counters.evictions += 1
+        if key in self._unused:
+            self._unused.discard(key)
+            self.counters.wasted_prefetch += 1
+
+    def _begin(self, layer: int, expert: int, slot: int, *, is_ahead: bool) -> Fetch:
+        fetch = Fetch(layer, expert, slot, is_ahead)
+        self._coming[layer, expert] = fetch
+        if is_ahead:
+            self._unused.add((layer, expert))
+            self.counters.prefetched += 1
+        self._touched = max(self._touched, self.capacity - len(self._free))
+        self._pool.submit([fetch])
+        return fetch
+
+    def _arrived(self, waiting: dict[int, Fetch]) -> dict[int, int]:
+        """Wait until some fetches are over; returns their slots by place. Raises the error of one that failed."""
+        if not any(fetch.is_over for fetch in waiting.values()):
+            self.counters.wait_s += self._pool.wait_any(waiting.values())
+        over = {place: fetch for place, fetch in waiting.items() if fetch.is_over}
+        failed = next((fetch for fetch in over.values() if fetch.error is not None), None)
+        self._settle()
+        if failed is not None and failed.error is not None:
+            raise failed.error
+        if any(fetch.state is not FetchState.done for fetch in over.values()):
+            raise RuntimeError("a read that a step waits for was taken back")
+        return {place: fetch.slot for place, fetch in over.items()}
+
+    def _settle(self) -> None:
+        """Take note of the fetches that are over."""
+        for key, fetch in [item for item in self._coming.items() if item[1].is_over]:
+            if fetch.state is FetchState.done:
+                self.policy.place(fetch.slot, *key)
+            else:
+                self._free.append(fetch.slot)
+                self._unused.discard(key)
+            del self._coming[key]
+
+    def _cancel_ahead(self, layer: int, needed: set[int]) -> None:
+        """Take back what is still waiting to be read ahead, and is not what a step needs now."""
+        stale = [f for f in self._coming.values() if f.is_ahead and not (f.layer == layer and f.expert in needed)]
+        if stale:
+            self._pool.cancel(stale)
+            self.counters.prefetched -= sum(fetch.state is FetchState.cancelled for fetch in stale)
+            self._settle()
+
+    def _stop_reading(self, fetches: Iterable[Fetch] | None = None) -> None:
+        """Take back some fetches, by default all, and wait for those that had begun."""
+        stopped = list(self._coming.values()) if fetches is None else list(fetches)
+        self._pool.cancel(stopped)
+        self._pool.wait_all(stopped)
+        self._settle()
+
+    def _recover(self) -> None:
+        """After a pass that was interrupted: let its reads end, and find the slots that nobody owns."""
+        if not self._is_asking:
+            return
+        self._stop_reading()
+        self._coming.clear()
+        taken = set(self._withdrawn)
+        self._free = [s for s in range(self.capacity - 1, -1, -1) if s not in taken and self.policy.holds(s) is None]
+        self._is_asking = False
+
+    def _work(self, fetch: Fetch) -> None:
+        self._fill(fetch.layer, fetch.expert, self._arena.slot(fetch.slot))

@@ -1,7 +1,8 @@
 """ExpertRecords: where packed experts come from, as the expert store sees it.
 
 A record is one routed expert ready to compute with: its gate and up matrices in one packed stream, its down matrix in
-the next, nothing between. Those who supply records know files; those who use them know only sizes and bytes.
+the next, nothing between. Those who supply records say which bytes of which files an expert is and how they become a
+record; reading them is the business of the expert store, which does it past the system's cache and several at a time.
 """
 
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from mimo_cli.checkpoint.extent import Extent
 from mimo_cli.quant.packed import PackedShape
 
 
@@ -32,17 +34,29 @@ class ExpertRecords(Protocol):
 
     @property
     def stored_bytes(self) -> int:
-        """What a record costs to fetch: bytes read from the files."""
+        """What a record costs to fetch: bytes of its extents."""
         ...
 
-    def read(self, layer: int, expert_ids: Sequence[int], slots: Sequence[Tensor]) -> None:
-        """Fill a slot for each expert, in whatever order and by as many reads at once as is fast.
+    @property
+    def is_stored_so(self) -> bool:
+        """Tell whether an expert is one extent that is its record, byte by byte, at a multiple of 4096."""
+        ...
 
-        slots: uint8 [record_bytes] each, at addresses that are multiples of 4096, in memory advised to huge pages; the
-        memory up to the next multiple of 4096 is theirs too. Raises CheckpointError if an expert cannot be read.
+    def extents(self, layer: int, expert_id: int) -> Sequence[Extent]:
+        """Return the bytes that an expert is made of; none where it comes from no file.
+
+        Raises CheckpointError where there is no such expert.
+        """
+        ...
+
+    def place(self, layer: int, expert_id: int, parts: Sequence[Tensor], slot: Tensor) -> None:
+        """Make a record of the bytes of the extents, in their order: parts uint8, slot uint8 [record_bytes].
+
+        The slot lies at a multiple of 4096, in memory advised to huge pages; the memory up to the next multiple of 4096
+        is its own too. Called by several threads at once. Raises CheckpointError if the bytes are damaged.
         """
         ...
 
     def close(self) -> None:
-        """Give files back."""
+        """Give back what is held."""
         ...

@@ -1,65 +1,97 @@
-"""ExpertStore: runs the routed experts of a step on the native kernels, from packed records that it keeps in memory.
+"""ExpertStore: runs the routed experts of a step on the native kernels, from packed records that come from disk.
 
-    router's choice -> ascending list of experts -> waves that fit in memory -> one native call for each wave
+    router's choice -> experts in memory, experts to be read -> kernel calls as they are there -> sum in ascending order
 
-Every wave adds its experts to the same float32 sums in ascending order, so neither the budget nor what happens to be
-resident changes a bit of the answer. Letters: N tokens, H hidden size, A experts per token, P = N A pairs.
+The order of arrival never shows: a few tokens get their experts' shares in rows of their own, summed up in ascending
+order at the end; many tokens are computed in ascending order from the start, reads running ahead. An expert's share has
+the same bits either way, so neither the budget nor what happens to be in memory changes a bit of the answer.
+Letters: N tokens, H hidden size, A experts per token, P = N A pairs.
 """
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from mimo_cli.offload.counters import OffloadCounters
 from mimo_cli.offload.expert_cache import ExpertCache
 from mimo_cli.offload.expert_records import ExpertRecords
+from mimo_cli.offload.record_source import RecordSource
 from mimo_cli.quant.kernels import ExpertPairs, Kernels, Precision
 from mimo_cli.quant.linear import refuse_gradients
 
 DEFAULT_RESIDENT_BYTES = 2_000_000_000
-"""Room for 79 experts of MiMo-V2.5 in FP8, or for all of a small model."""
+"""Room for 79 experts of MiMo-V2.5 in FP8, or for all of a small model, where nobody said how much there is."""
+
+FEW_PAIRS = 128
+"""Up to so many pairs have rows of their own: 2 MB for MiMo-V2.5. Beyond, computing outlasts the odd late read."""
+
+MOST_STEPS = 64
+"""A prompt counts for so many steps at most in the statistics: it says what is popular, not what comes next."""
 
 
 class ExpertStore:
     """Satisfies the network's ExpertSource over packed records; holds as many as fit in `resident_bytes`, at least one.
 
-    `native_calls` counts calls of the kernels; the other counters are those of ExpertCache.
+    layers, experts: all there are. `source` reads records; `step_slots` experts of a layer are what one token needs.
+    `native_calls` counts calls of the kernels, `counters` everything else. Calls from several threads take turns.
     """
 
     def __init__(
         self,
-        records: ExpertRecords,
+        source: RecordSource,
         kernels: Kernels,
         precision: Precision,
+        layers: Sequence[int],
+        experts: int,
         resident_bytes: int = DEFAULT_RESIDENT_BYTES,
+        step_slots: int = 1,
     ) -> None:
-        self.records = records
+        self.source = source
         self.kernels = kernels
         self.precision: Precision = precision
         self.resident_bytes = resident_bytes
         self.native_calls = 0
-        self._cache = ExpertCache(records, resident_bytes)
+        slots = resident_bytes // source.slot_bytes
+        self.cache = ExpertCache(
+            source.fill, source.records.record_bytes, slots, layers, experts, step_slots, source.threads
+        )
+        self._last_layer = -1
+        self._turn = threading.RLock()
         self._one_token = torch.zeros(64, dtype=torch.int32)
+
+    @property
+    def records(self) -> ExpertRecords:
+        """Where experts come from."""
+        return self.source.records
+
+    @property
+    def counters(self) -> OffloadCounters:
+        """What was done so far."""
+        counters = self.cache.counters
+        counters.disk_bytes, counters.retries = self.source.bytes_read, self.source.retries
+        return counters
 
     @property
     def hits(self) -> int:
         """Experts found in memory."""
-        return self._cache.hits
+        return self.cache.counters.hits
 
     @property
     def misses(self) -> int:
         """Experts read."""
-        return self._cache.misses
+        return self.cache.counters.misses
 
     @property
     def bytes_read(self) -> int:
-        """Stored bytes of the experts read."""
-        return self._cache.bytes_read
+        """Bytes read from the files; of records that come from none, what they would have been."""
+        return self.source.bytes_read
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory taken for experts."""
-        return self._cache.nbytes
+        return self.cache.nbytes
 
     def run(self, layer: int, hidden_states: Tensor, expert_ids: Tensor, expert_weights: Tensor) -> Tensor:
         """Return the weighted sum over each token's experts.
@@ -68,43 +100,87 @@ class ExpertStore:
         Raises CheckpointError if an expert cannot be read, MimoError where gradients are asked for.
         """
         refuse_gradients(hidden_states)
-        x = hidden_states.float().contiguous()
-        total = torch.zeros(x.shape)
-        down_offset = self.records.up_shape.nbytes
-        for experts, pairs in self._waves(expert_ids, expert_weights):
-            gate_up = self._cache.addresses(layer, experts)
-            down = [address + down_offset for address in gate_up]
-            self.kernels.moe(self.records.up_shape, gate_up, down, pairs, x, total, self.precision)
-            self.native_calls += 1
+        if not len(hidden_states):
+            return torch.zeros_like(hidden_states)
+        with self._turn:
+            x = hidden_states.float().contiguous()
+            experts, pairs = self._sort(layer, expert_ids, expert_weights)
+            if len(experts) <= self.cache.limit and len(pairs.tokens) <= FEW_PAIRS:
+                total = self._as_they_come(layer, experts, pairs, x)
+            else:
+                total = self._in_order(layer, experts, pairs, x)
         return total.to(hidden_states.dtype)
 
     def clear(self) -> None:
         """Let all experts go; the counters stay."""
-        self._cache.clear()
+        with self._turn:
+            self.cache.clear()
 
     def close(self) -> None:
         """Let all experts and their files go."""
-        self._cache.clear()
-        self.records.close()
+        with self._turn:
+            self.cache.close()
+            self.source.close()
 
-    def _waves(self, expert_ids: Tensor, expert_weights: Tensor) -> Iterator[tuple[list[int], ExpertPairs]]:
-        """Yield ascending experts that fit in memory together, and the pairs that belong to them."""
+    def _sort(self, layer: int, expert_ids: Tensor, expert_weights: Tensor) -> tuple[list[int], ExpertPairs]:
+        """Return ascending experts and the pairs, whose places index them; the policy hears of them."""
         tokens, active = expert_ids.shape
+        weights = expert_weights.reshape(-1).contiguous()
+        counted = min(tokens, MOST_STEPS)
+        if layer <= self._last_layer or self._last_layer < 0:  # a new pass
+            self.cache.step += counted
+        self._last_layer = layer
         if tokens == 1 and active <= len(self._one_token):  # a decoded token: plain lists are faster than tensors
             ids = expert_ids[0].tolist()
             experts = sorted(set(ids))
             places = torch.tensor([experts.index(expert_id) for expert_id in ids], dtype=torch.int32)
-            token_of = self._one_token[:active]
-        else:
-            unique, inverse = expert_ids.reshape(-1).unique(return_inverse=True)  # ascending
-            experts, places = unique.tolist(), inverse.to(torch.int32)
-            token_of = torch.arange(tokens, dtype=torch.int32).repeat_interleave(active)
-        weights = expert_weights.reshape(-1).contiguous()
-        capacity = self._cache.capacity
-        if len(experts) <= capacity:
-            yield from [(experts, ExpertPairs(token_of, places, weights))] if experts else []
-            return
-        for first in range(0, len(experts), capacity):
-            chosen = (places >= first) & (places < first + capacity)
-            pairs = ExpertPairs(token_of[chosen], places[chosen] - first, weights[chosen])
-            yield experts[first : first + capacity], pairs
+            self.cache.note(layer, experts)
+            return experts, ExpertPairs(self._one_token[:active], places, weights)
+        unique, inverse, counts = expert_ids.reshape(-1).unique(return_inverse=True, return_counts=True)  # ascending
+        self.cache.note(layer, unique.tolist(), (counts / tokens).tolist(), counted)
+        token_of = torch.arange(tokens, dtype=torch.int32).repeat_interleave(active)
+        return unique.tolist(), ExpertPairs(token_of, inverse.to(torch.int32), weights)
+
+    def _as_they_come(self, layer: int, experts: list[int], pairs: ExpertPairs, x: Tensor) -> Tensor:
+        """Compute what is there, then what arrives, each pair into a row of its own; add the rows in order."""
+        total = torch.zeros(x.shape)
+        rows: Tensor | None = None
+        for ready in self.cache.arriving(layer, experts, in_order=False):
+            if len(ready) == len(experts):  # the usual step where memory is large: one call, no rows
+                ready.sort()
+                self._call(ready, pairs, x, total)
+                return total
+            if rows is None:
+                inputs = x[pairs.tokens.long()]  # [P, H]
+                rows, places = torch.zeros(inputs.shape), pairs.places.tolist()
+            order = {place: i for i, (place, _) in enumerate(ready)}
+            own = [pair for pair, place in enumerate(places) if place in order]
+            rows_of = torch.tensor(own, dtype=torch.int32)
+            place_of = torch.tensor([order[places[pair]] for pair in own], dtype=torch.int32)
+            to_rows = ExpertPairs(rows_of, place_of, pairs.weights[own])
+            self._call(ready, to_rows, inputs, rows)
+        if rows is not None:
+            by_token = pairs.places.view(len(x), -1).argsort(dim=1, stable=True)  # ascending experts
+            for column in by_token.unbind(dim=1):
+                total += rows.view(len(x), -1, rows.shape[1])[torch.arange(len(x)), column]
+        return total
+
+    def _in_order(self, layer: int, experts: list[int], pairs: ExpertPairs, x: Tensor) -> Tensor:
+        """Compute in ascending order, as many at a time as are there."""
+        total = torch.zeros(x.shape)
+        order = pairs.places.argsort(stable=True)
+        bounds = torch.searchsorted(pairs.places[order].contiguous(), torch.arange(len(experts) + 1, dtype=torch.int32))
+        ends = bounds.tolist()
+        for ready in self.cache.arriving(layer, experts, in_order=True):
+            first, last = ready[0][0], ready[-1][0]
+            own = order[ends[first] : ends[last + 1]]
+            places = pairs.places[own] - first
+            self._call(ready, ExpertPairs(pairs.tokens[own], places, pairs.weights[own]), x, total)
+        return total
+
+    def _call(self, ready: list[tuple[int, int]], pairs: ExpertPairs, x: Tensor, out: Tensor) -> None:
+        gate_up = [address for _, address in ready]
+        down_offset = self.records.up_shape.nbytes
+        down = [address + down_offset for address in gate_up]
+        self.kernels.moe(self.records.up_shape, gate_up, down, pairs, x, out, self.precision)
+        self.native_calls += 1

@@ -7,6 +7,7 @@ often its members were used next. Text that repeats itself teaches recency, popu
 setting has to know which it will be. Uses are remembered for experts that are not in memory, too.
 """
 
+from bisect import insort
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -48,7 +49,7 @@ class SlotPolicy:
         self._held = np.zeros(len(layers), np.int32)  # slots of each layer
         self._step = 0
         self._now = 0  # position of the layer at work
-        self._order: list[int] | None = None  # slots, the first to leave last
+        self._order: list[tuple[float, int]] | None = None  # steps until the next use, slot: the first to leave last
 
     def slot(self, layer: int, expert: int) -> int | None:
         """Return where an expert is, None if it is in no slot."""
@@ -94,6 +95,8 @@ class SlotPolicy:
         key = self._key(layer, expert)
         self._key_of[slot], self._slot_of[key] = key, slot
         self._held[key // self._experts] += 1
+        if self._order is not None:
+            insort(self._order, (float(self._waits(np.array([key]))[0]), slot))
 
     def remove(self, slot: int) -> None:
         """Note that a slot is free."""
@@ -105,17 +108,22 @@ class SlotPolicy:
     def victim(self, protected: Collection[int] = ()) -> int | None:
         """Return the slot whose expert should leave, never one of `protected`; None where there is no such slot."""
         if self._order is None:
-            self._order = self._leaving_order()
+            slots = np.flatnonzero(self._key_of >= 0)
+            waits = self._waits(self._key_of[slots].astype(np.int64))
+            self._order = sorted(zip(waits.tolist(), slots.tolist(), strict=True))
         spared: int | None = None
         for at in range(len(self._order) - 1, -1, -1):
-            slot = self._order[at]
+            slot = self._order[at][1]
             key = int(self._key_of[slot])
-            if key < 0 or slot in protected:
+            if key < 0:  # left in the meantime
+                del self._order[at]
+            elif slot in protected:
                 continue
-            if self._held[key // self._experts] > self.floor or key // self._experts == self._now:
+            elif self._held[key // self._experts] > self.floor or key // self._experts == self._now:
                 del self._order[at]
                 return slot
-            spared = slot if spared is None else spared
+            elif spared is None:
+                spared = slot
         return spared  # nothing is left but what the floors protect
 
     def rate(self, layer: int, expert: int) -> float:
@@ -174,12 +182,9 @@ class SlotPolicy:
         expected: NDArray[np.float64] = self._used[classes] / self._asked[classes]
         return expected
 
-    def _leaving_order(self) -> list[int]:
-        """Return the slots in use by rising distance of the next expected use, in steps from now."""
-        slots = np.flatnonzero(self._key_of >= 0)
-        keys = self._key_of[slots].astype(np.int64)
-        waits = 1 / np.maximum(self._expected(keys), _LEAST_RATE)
+    def _waits(self, keys: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the steps from now until the next expected use, [keys]."""
         layers = len(self._layers)
         ahead = ((keys // self._experts - self._now - 1) % layers + 1) / layers  # of a step, until the layer's turn
-        order: list[int] = slots[np.argsort(waits + ahead, kind="stable")].tolist()
-        return order
+        waits: NDArray[np.float64] = 1 / np.maximum(self._expected(keys), _LEAST_RATE) + ahead
+        return waits

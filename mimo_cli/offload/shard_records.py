@@ -1,14 +1,17 @@
 """ShardRecords: packed experts made on demand from the shards of a checkpoint, as released.
 
-An expert's three matrices are gathered from the mapped shards and rearranged into one record, without loss.
+An expert is six byte ranges: three matrices and their scales. They are read wherever they lie (in an MXFP4 release next
+to one another, so in one read) and rearranged into one record, without loss.
 """
 
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from mimo_cli.checkpoint.config import ModelConfig
+from mimo_cli.checkpoint.extent import Extent
 from mimo_cli.checkpoint.names import expert_weight_name
 from mimo_cli.checkpoint.reader import CheckpointReader
 from mimo_cli.errors import CheckpointError
@@ -22,6 +25,8 @@ PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 class ShardRecords:
     """Satisfies ExpertRecords. Made by `open_shard_records`; shapes are those of the first expert, all must agree."""
 
+    is_stored_so = False
+
     def __init__(
         self, reader: CheckpointReader, kernels: Kernels, dtype: torch.dtype, up: PackedShape, down: PackedShape
     ) -> None:
@@ -33,19 +38,19 @@ class ShardRecords:
         self._kernels = kernels
         self._dtype = dtype
 
-    def read(self, layer: int, expert_ids: Sequence[int], slots: Sequence[Tensor]) -> None:
-        """Pack some experts of a layer. Raises CheckpointError naming a tensor that is missing, damaged or other."""
-        for expert_id, slot in zip(expert_ids, slots, strict=True):
-            self._pack(layer, expert_id, slot)
+    def extents(self, layer: int, expert_id: int) -> Sequence[Extent]:
+        """Return where the matrices and scales lie. Raises CheckpointError naming a tensor that is missing."""
+        names = (expert_weight_name(layer, expert_id, projection) for projection in PROJECTIONS)
+        return [Extent(i.shard, i.offset, i.size_bytes) for name in names for i in self._reader.parts(name)]
 
-    def close(self) -> None:
-        """Nothing to give back: the shards belong to the reader."""
-
-    def _pack(self, layer: int, expert_id: int, record: Tensor) -> None:
-        gate_up, down = record.split([self.up_shape.nbytes, self.down_shape.nbytes])
+    def place(self, layer: int, expert_id: int, parts: Sequence[Tensor], slot: Tensor) -> None:
+        """Pack an expert. Raises CheckpointError naming a tensor that is damaged or unlike the first expert's."""
+        gate_up, down = slot.split([self.up_shape.nbytes, self.down_shape.nbytes])
         streams = ((self.up_shape, gate_up, 0), (self.up_shape, gate_up, 1), (self.down_shape, down, 0))
+        left = iter(parts)
         for projection, (shape, data, stream) in zip(PROJECTIONS, streams, strict=True):
-            stored = self._reader.stored(expert_weight_name(layer, expert_id, projection))
+            name = expert_weight_name(layer, expert_id, projection)
+            stored = self._reader.assemble(name, list(islice(left, len(self._reader.parts(name)))))
             if packed_shape([stored], self._dtype, shape.streams) != shape:
                 raise CheckpointError(
                     f"{stored.source} is stored as {stored.kind} {list(stored.shape)}, "
@@ -53,6 +58,9 @@ class ShardRecords:
                     hint="config.json and the shards belong to different models",
                 )
             pack(self._kernels, shape, [stored], data, stream)
+
+    def close(self) -> None:
+        """Nothing to give back: the shards belong to the reader."""
 
 
 def open_shard_records(

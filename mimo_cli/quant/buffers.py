@@ -19,8 +19,11 @@ def allocate_bytes(nbytes: int) -> Tensor:
     Memory is taken page by page as it is first written, and given back with the last tensor that uses it. The bytes up
     to the next multiple of 4096 belong to the buffer too. Raises MemoryError.
     """
-    if not nbytes:
-        return torch.empty(0, dtype=torch.uint8)
+    return allocate_mapped(nbytes)[0] if nbytes else torch.empty(0, dtype=torch.uint8)
+
+
+def allocate_mapped(nbytes: int) -> tuple[Tensor, mmap.mmap, int]:
+    """Return `allocate_bytes` of at least one byte with its mapping, and where in that it begins."""
     is_large = nbytes >= HUGE_PAGE_BYTES
     alignment = HUGE_PAGE_BYTES if is_large else PAGE_BYTES
     size = round_up(nbytes, PAGE_BYTES) + (alignment if is_large else 0)
@@ -32,7 +35,7 @@ def allocate_bytes(nbytes: int) -> Tensor:
         memory.madvise(mmap.MADV_HUGEPAGE)
     whole = torch.frombuffer(memory, dtype=torch.uint8)
     start = -whole.data_ptr() % alignment
-    return whole[start : start + nbytes]
+    return whole[start : start + nbytes], memory, start
 
 
 def round_up(number: int, multiple: int) -> int:

@@ -5,6 +5,7 @@ height: they are repeated, each time beginning at another block.
 """
 
 import random
+import threading
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ class RandomStreams:
     def __init__(self, seed: int = 0) -> None:
         self._generator = torch.Generator().manual_seed(seed)
         self._templates: dict[PackedShape, Tensor] = {}
+        self._lock = threading.Lock()  # the generator's numbers must go to the same template every time
 
     def fill(self, shape: PackedShape, out: Tensor, key: int = 0) -> Tensor:
         """Write a stream into `out` uint8 [shape.nbytes] and return it; `key` tells streams of one shape apart."""
@@ -42,9 +44,10 @@ class RandomStreams:
         """Return the blocks that streams of a shape are made of, uint8."""
         rows = shape.rows if shape.rows % BLOCK_ROWS else min(shape.rows, _TEMPLATE_ROWS)
         small = PackedShape(shape.format, shape.group, rows, shape.cols, shape.streams)
-        if small not in self._templates:
-            size = (rows, shape.cols)
-            weights = [torch.randn(size, generator=self._generator) * INIT_STD for _ in range(shape.streams)]
-            codes = [quantize(matrix, shape.format, shape.group) for matrix in weights]
-            self._templates[small] = pack_stream(small, codes)
-        return self._templates[small]
+        with self._lock:
+            if small not in self._templates:
+                size = (rows, shape.cols)
+                weights = [torch.randn(size, generator=self._generator) * INIT_STD for _ in range(shape.streams)]
+                codes = [quantize(matrix, shape.format, shape.group) for matrix in weights]
+                self._templates[small] = pack_stream(small, codes)
+            return self._templates[small]

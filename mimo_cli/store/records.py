@@ -1,23 +1,23 @@
-"""StoreRecords: the experts of a packed store, one read each.
+"""StoreRecords: the experts of a packed store, which are stored as they are computed with.
 
-Satisfies the expert store's ExpertRecords. Files stay open; a record goes straight from the file into its slot.
+Satisfies the expert store's ExpertRecords: says where in which file a record lies. Nobody reads here.
 """
 
-import os
-import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 from torch import Tensor
 
+from mimo_cli.checkpoint.extent import Extent
 from mimo_cli.errors import CheckpointError
 from mimo_cli.quant.packed import PackedShape
 from mimo_cli.store.manifest import RecordLayout, layer_file
 
 
 class StoreRecords:
-    """Reads records of a store's folder through the system's cache. (Reads past it, several at a time, belong here.)"""
+    """Records of a store's folder: one extent each, at a multiple of 4096."""
+
+    is_stored_so = True
 
     def __init__(self, folder: Path, layout: RecordLayout) -> None:
         self.folder = folder
@@ -26,48 +26,18 @@ class StoreRecords:
         self.down_shape: PackedShape = layout.down_shape
         self.record_bytes = layout.record_bytes
         self.stored_bytes = layout.record_bytes
-        self._files: dict[int, BinaryIO] = {}
-        self._lock = threading.Lock()
 
-    def read(self, layer: int, expert_ids: Sequence[int], slots: Sequence[Tensor]) -> None:
-        """Fill slots, uint8 [record_bytes] each. Raises CheckpointError naming expert, layer and file."""
-        descriptor = self._open(layer).fileno()
-        for expert_id, slot in zip(expert_ids, slots, strict=True):
-            if not 0 <= expert_id < self.layout.experts:
-                raise CheckpointError(f"layer {layer} has no expert {expert_id}")
-            self._fill(descriptor, layer, expert_id, memoryview(slot.numpy().data))
+    def extents(self, layer: int, expert_id: int) -> Sequence[Extent]:
+        """Return the one extent of an expert. Raises CheckpointError where there is no such expert."""
+        if layer not in self.layout.layers:
+            raise CheckpointError(f"the store `{self.folder}` has no experts of layer {layer}")
+        if not 0 <= expert_id < self.layout.experts:
+            raise CheckpointError(f"layer {layer} of the store `{self.folder}` has no expert {expert_id}")
+        return (Extent(self.folder / layer_file(layer), expert_id * self.record_bytes, self.record_bytes),)
+
+    def place(self, layer: int, expert_id: int, parts: Sequence[Tensor], slot: Tensor) -> None:
+        """Copy a record into a slot."""
+        slot[: self.record_bytes].copy_(parts[0])
 
     def close(self) -> None:
-        """Close the files; they are opened again when needed."""
-        with self._lock:
-            while self._files:
-                self._files.popitem()[1].close()
-
-    def _open(self, layer: int) -> BinaryIO:
-        with self._lock:
-            if layer not in self._files:
-                if layer not in self.layout.layers:
-                    raise CheckpointError(f"the store `{self.folder}` has no experts of layer {layer}")
-                path = self.folder / layer_file(layer)
-                try:
-                    self._files[layer] = path.open("rb", buffering=0)
-                except OSError as err:
-                    raise CheckpointError(f"`{path}` cannot be read: {err.strerror or err}") from err
-            return self._files[layer]
-
-    def _fill(self, descriptor: int, layer: int, expert_id: int, slot: memoryview) -> None:
-        name, done = layer_file(layer), 0
-        while done < self.record_bytes:
-            try:
-                count = os.preadv(descriptor, [slot[done:]], expert_id * self.record_bytes + done)
-            except OSError as err:
-                raise CheckpointError(
-                    f"expert {expert_id} of layer {layer} cannot be read from `{name}`: {err.strerror or err}"
-                ) from err
-            if not count:
-                raise CheckpointError(
-                    f"expert {expert_id} of layer {layer} is truncated in `{name}`: "
-                    f"{self.record_bytes:,} bytes expected, {done:,} found",
-                    hint="copy that file again, or make the store again with `mimo quantize`",
-                )
-            done += count
+        """Nothing is held."""

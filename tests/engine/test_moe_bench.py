@@ -7,6 +7,7 @@ from mimo_cli.engine.moe_bench import MoeLayerRow, MoeLayerSpec, fill_layer, mea
 from mimo_cli.engine.random_weights import RandomRecords
 from mimo_cli.engine.read_ceiling import ReadCeiling
 from mimo_cli.offload.expert_store import ExpertStore
+from mimo_cli.offload.record_source import RecordSource
 from mimo_cli.quant.random_streams import RandomStreams
 from tests.support.kernels import kernels, needs_kernels
 from tests.support.tiny_shape import ACTIVE, EXPERTS, tiny_release
@@ -17,7 +18,9 @@ CONFIG = tiny_release()
 
 def full_store(kind: str = "int4") -> ExpertStore:
     records = RandomRecords(CONFIG, kind, RandomStreams())
-    store = ExpertStore(records, kernels(), "exact", resident_bytes(records.record_bytes, EXPERTS))
+    store = ExpertStore(
+        RecordSource(records), kernels(), "exact", [1], EXPERTS, resident_bytes(records.record_bytes, EXPERTS)
+    )
     fill_layer(store, CONFIG, 1, torch.float32)
     return store
 
@@ -30,7 +33,9 @@ def measure(store: ExpertStore, **spec: int) -> MoeLayerRow:
 def test_filling_reads_every_expert_once_and_keeps_it() -> None:
     heard: list[int] = []
     records = RandomRecords(CONFIG, "int4", RandomStreams())
-    store = ExpertStore(records, kernels(), "exact", resident_bytes(records.record_bytes, EXPERTS))
+    store = ExpertStore(
+        RecordSource(records), kernels(), "exact", [1], EXPERTS, resident_bytes(records.record_bytes, EXPERTS)
+    )
     fill_layer(store, CONFIG, 1, torch.float32, heard.append)
     assert (store.misses, store.hits, sum(heard)) == (EXPERTS, 0, EXPERTS)
     measure(store, rounds=1, steps=2)

@@ -47,9 +47,9 @@ def test_matrices_of_one_shape_differ() -> None:
 def test_an_expert_is_the_same_whenever_it_is_read() -> None:
     records = RandomRecords(tiny_release(moe_intermediate_size=512), "int4", RandomStreams())
     slots = [torch.zeros(records.record_bytes, dtype=torch.uint8) for _ in range(4)]
-    records.read(1, [3, 5], slots[:2])
-    records.read(1, [3], slots[2:3])
-    records.read(2, [3], slots[3:])
+    for (layer, expert_id), slot in zip([(1, 3), (1, 5), (1, 3), (2, 3)], slots, strict=True):
+        assert not records.extents(layer, expert_id)
+        records.place(layer, expert_id, (), slot)
     assert torch.equal(slots[0], slots[2])
     assert not torch.equal(slots[0], slots[1]) and not torch.equal(slots[0], slots[3])
 

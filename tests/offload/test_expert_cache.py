@@ -1,143 +1,232 @@
-"""The expert cache: memory within the budget, the least recently used leaves first, counters that tell the truth."""
+"""The expert cache: memory within the budget, nobody leaves who is needed, counters that tell the truth."""
 
+import contextlib
 import ctypes
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mimo_cli.errors import CheckpointError
 from mimo_cli.offload.expert_cache import ExpertCache
 from mimo_cli.quant.buffers import PAGE_BYTES
-from mimo_cli.quant.packed import PackedShape
 
 RECORD_BYTES = 3 * 2304 + 5
 SLOT_BYTES = 2 * PAGE_BYTES
+LAYERS, EXPERTS = range(5), 40
 
 
-class NamedRecords:
-    """Records whose first bytes say which expert they are; `fail_after` n fills raises Ctrl-C."""
-
-    up_shape = PackedShape("int4", 32, 16, 128, 2)
-    down_shape = PackedShape("int4", 32, 16, 128)
-    record_bytes = RECORD_BYTES
-    stored_bytes = 1000
+class Disk:
+    """Fills slots with bytes that say which expert they are; experts in `broken` fail, `gate` holds reads back."""
 
     def __init__(self) -> None:
-        self.batches: list[tuple[int, list[int]]] = []
-        self.fail_after: int | None = None
+        self.reads: list[tuple[int, int]] = []
+        self.broken: set[int] = set()
+        self.gate = threading.Event()
+        self.gate.set()
 
-    def read(self, layer: int, expert_ids: Sequence[int], slots: Sequence[Tensor]) -> None:
-        self.batches.append((layer, list(expert_ids)))
-        for expert_id, slot in zip(expert_ids, slots, strict=True):
-            assert slot.shape == (RECORD_BYTES,) and slot.data_ptr() % PAGE_BYTES == 0
-            if self.fail_after is not None:
-                self.fail_after -= 1
-                if self.fail_after < 0:
-                    self.fail_after = None
-                    raise KeyboardInterrupt
-            slot.fill_(0)
-            slot[0], slot[1], slot[-1] = layer, expert_id, expert_id
-
-    def close(self) -> None:
-        """Nothing is open."""
+    def fill(self, layer: int, expert_id: int, slot: Tensor) -> None:
+        assert slot.shape == (SLOT_BYTES,) and slot.data_ptr() % PAGE_BYTES == 0
+        self.gate.wait(10)
+        slot.fill_(255)  # whoever looks before the read is over sees this
+        self.reads.append((layer, expert_id))
+        if expert_id in self.broken:
+            raise CheckpointError(f"expert {expert_id} is broken")
+        slot[0], slot[1], slot[RECORD_BYTES - 1] = layer, expert_id, expert_id
 
 
-def found(cache: ExpertCache, layer: int, expert_ids: list[int]) -> list[tuple[int, int]]:
-    """Return (layer, expert) as the bytes at the addresses say."""
-    named = [bytes(ctypes.string_at(address, 2)) for address in cache.addresses(layer, expert_ids)]
-    return [(name[0], name[1]) for name in named]
+def make_cache(disk: Disk, slots: int, threads: int = 2, step_slots: int = 1) -> ExpertCache:
+    return ExpertCache(disk.fill, RECORD_BYTES, slots, LAYERS, EXPERTS, step_slots, threads)
 
 
-def test_every_address_leads_to_its_expert() -> None:
-    cache = ExpertCache(NamedRecords(), 100 * SLOT_BYTES)
-    assert found(cache, 1, [3, 5, 9]) == [(1, 3), (1, 5), (1, 9)]
-    assert found(cache, 2, [5]) == [(2, 5)] and found(cache, 1, [9, 3]) == [(1, 9), (1, 3)]
+def named(ready: list[tuple[int, int]]) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Yield the place, and (layer, expert) as the bytes at the address say."""
+    for place, address in ready:
+        name = ctypes.string_at(address, 2)
+        yield place, (name[0], name[1])
 
 
-def test_the_missing_experts_of_a_step_are_read_together() -> None:
-    records = NamedRecords()
-    cache = ExpertCache(records, 8 * SLOT_BYTES)
-    cache.addresses(4, [1, 2])
-    cache.addresses(4, [0, 1, 7])
-    assert records.batches == [(4, [1, 2]), (4, [0, 7])]
-    assert (cache.hits, cache.misses, cache.bytes_read) == (1, 4, 4000)
+def found(cache: ExpertCache, layer: int, experts: list[int], in_order: bool = False) -> list[tuple[int, int]]:
+    """Ask for experts and return what their slots hold, by place."""
+    cache.step += 1
+    cache.note(layer, experts)
+    names = [pair for ready in cache.arriving(layer, experts, in_order=in_order) for pair in named(ready)]
+    if in_order:
+        assert [place for place, _ in names] == list(range(len(experts)))
+    return [name for _, name in sorted(names)]
 
 
-def test_the_least_recently_used_leaves_first() -> None:
-    records = NamedRecords()
-    cache = ExpertCache(records, 3 * SLOT_BYTES)
-    for expert_ids in ([0], [1], [2], [0], [3], [1]):  # 1 goes for 3, then 2 for 1
-        cache.addresses(0, expert_ids)
-    assert [ids for _, ids in records.batches] == [[0], [1], [2], [3], [1]]
-    cache.addresses(0, [0, 3, 1])
-    assert len(records.batches) == 5
+@pytest.mark.parametrize("in_order", [False, True])
+def test_every_address_leads_to_its_expert(in_order: bool) -> None:
+    cache = make_cache(Disk(), 100)
+    assert found(cache, 1, [3, 5, 9], in_order) == [(1, 3), (1, 5), (1, 9)]
+    assert found(cache, 2, [5], in_order) == [(2, 5)] and found(cache, 1, [3, 9], in_order) == [(1, 3), (1, 9)]
+    cache.close()
+
+
+def test_what_is_there_comes_before_what_must_be_read() -> None:
+    disk = Disk()
+    cache = make_cache(disk, 8)
+    found(cache, 0, [2, 6])
+    disk.gate.clear()
+    lists = cache.arriving(0, [1, 2, 6, 7], in_order=False)
+    assert [place for place, _ in next(lists)] == [1, 2]
+    disk.gate.set()
+    assert sorted(place for ready in lists for place, _ in ready) == [0, 3]
+    assert (cache.counters.hits, cache.counters.misses) == (2, 4) and cache.counters.wait_s > 0
+    cache.close()
+
+
+def test_many_threads_read_at_once_and_no_more_than_asked() -> None:
+    disk = Disk()
+    disk.gate.clear()
+    cache = make_cache(disk, 8, threads=3)
+    lists = cache.arriving(0, [0, 1, 2, 3, 4], in_order=False)
+    readers = threading.Timer(0.2, disk.gate.set)
+    readers.start()
+    assert sum(len(ready) for ready in lists) == 5 and len(disk.reads) == 5
+    cache.close()
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3, 7, 39, 40])
+def test_in_order_more_experts_than_slots_are_read_once_each(slots: int) -> None:
+    disk = Disk()
+    cache = make_cache(disk, slots)
+    assert found(cache, 3, list(range(40)), in_order=True) == [(3, e) for e in range(40)]
+    assert len(disk.reads) == 40 and cache.nbytes <= slots * SLOT_BYTES
+    cache.close()
+
+
+def test_a_prompt_reads_nothing_again_that_was_there_and_had_room() -> None:
+    disk = Disk()
+    cache = make_cache(disk, 10)
+    found(cache, 0, [30, 31, 32])
+    disk.reads.clear()
+    found(cache, 0, list(range(40)), in_order=True)
+    assert len(disk.reads) == 37
+    cache.close()
 
 
 def test_experts_of_one_step_never_push_one_another_out() -> None:
-    cache = ExpertCache(NamedRecords(), 4 * SLOT_BYTES)
-    cache.addresses(0, [0, 1, 2, 3])
-    assert found(cache, 0, [4, 0, 5, 1]) == [(0, 4), (0, 0), (0, 5), (0, 1)]
+    cache = make_cache(Disk(), 4)
+    found(cache, 0, [0, 1, 2, 3])
+    assert found(cache, 0, [0, 1, 4, 5]) == [(0, 0), (0, 1), (0, 4), (0, 5)]
+    cache.close()
 
 
-@pytest.mark.parametrize(
-    ("budget", "capacity"), [(0, 1), (SLOT_BYTES, 1), (3 * SLOT_BYTES - 1, 2), (10**9, 10**9 // SLOT_BYTES)]
-)
-def test_a_budget_holds_whole_slots_and_at_least_one(budget: int, capacity: int) -> None:
-    cache = ExpertCache(NamedRecords(), budget)
-    assert cache.capacity == capacity and cache.nbytes == 0
-    for expert_id in range(20):
-        cache.addresses(0, [expert_id])
-        assert cache.nbytes <= max(budget, SLOT_BYTES)
-    assert len(cache) == min(20, capacity)
-
-
-def test_more_experts_than_slots_are_our_own_mistake() -> None:
+def test_more_experts_than_slots_at_once_are_our_own_mistake() -> None:
+    cache = make_cache(Disk(), 2)
     with pytest.raises(ValueError, match="3 experts do not fit in 2 slots"):
-        ExpertCache(NamedRecords(), 2 * SLOT_BYTES).addresses(0, [0, 1, 2])
+        found(cache, 0, [0, 1, 2])
+    assert found(cache, 0, [0, 1]) == [(0, 0), (0, 1)]
+    cache.close()
 
 
 def test_cleared_memory_is_given_back_and_counters_stay() -> None:
-    cache = ExpertCache(NamedRecords(), 4 * SLOT_BYTES)
-    cache.addresses(0, [0, 1])
+    cache = make_cache(Disk(), 4)
+    found(cache, 0, [0, 1])
     cache.clear()
-    assert (len(cache), cache.nbytes, cache.misses) == (0, 0, 2)
-    assert found(cache, 0, [1]) == [(0, 1)] and cache.misses == 3
+    assert (len(cache), cache.nbytes, cache.counters.misses) == (0, 0, 2)
+    assert found(cache, 0, [1]) == [(0, 1)] and cache.counters.misses == 3
+    cache.close()
 
 
-@pytest.mark.parametrize("fail_after", [0, 1, 2])
+@pytest.mark.parametrize("in_order", [False, True])
+def test_a_read_that_fails_is_told_and_the_cache_goes_on(in_order: bool) -> None:
+    disk = Disk()
+    cache = make_cache(disk, 4)
+    disk.broken = {2}
+    with pytest.raises(CheckpointError, match="expert 2 is broken"):
+        found(cache, 0, [1, 2, 3], in_order)
+    disk.broken = set()
+    assert found(cache, 0, [1, 2, 3], in_order) == [(0, 1), (0, 2), (0, 3)]
+    assert found(cache, 1, [4, 5, 6, 7], in_order) == [(1, 4), (1, 5), (1, 6), (1, 7)]
+    cache.close()
+
+
+@pytest.mark.parametrize("in_order", [False, True])
 @pytest.mark.parametrize("slots", [3, 4, 50])
-def test_an_interrupted_read_is_not_found_later_and_loses_no_slot(slots: int, fail_after: int) -> None:
-    records = NamedRecords()
-    cache = ExpertCache(records, slots * SLOT_BYTES)
-    cache.addresses(0, [0, 1])
-    for first in range(10, 40, 6):
-        records.fail_after = fail_after
+def test_an_interrupted_step_leaves_nothing_half_read_and_loses_no_slot(slots: int, in_order: bool) -> None:
+    disk = Disk()
+    cache = make_cache(disk, slots)
+    for first in range(10, 34, 6):
         wanted = [first, first + 1, first + 2]
+        lists = cache.arriving(0, wanted, in_order=in_order)
         with pytest.raises(KeyboardInterrupt):
-            cache.addresses(0, wanted)
-        assert found(cache, 0, wanted) == [(0, expert_id) for expert_id in wanted]
-        assert found(cache, 0, [first + 3, first + 4, first + 5])[2] == (0, first + 5)
+            for _ in lists:
+                raise KeyboardInterrupt
+        del lists
+        assert found(cache, 0, wanted, in_order) == [(0, e) for e in wanted]
+        assert found(cache, 1, [first + 3, first + 4, first + 5], in_order)[2] == (1, first + 5)
     assert cache.nbytes <= slots * SLOT_BYTES
+    cache.close()
 
 
-@given(
-    slots=st.integers(1, 9),
-    steps=st.lists(st.tuples(st.integers(0, 2), st.sets(st.integers(0, 9), min_size=1)), max_size=30),
-)
-def test_any_history_finds_every_expert_and_counts_like_a_plain_list(
-    slots: int, steps: list[tuple[int, set[int]]]
-) -> None:
-    cache = ExpertCache(NamedRecords(), slots * SLOT_BYTES)
-    recent: list[tuple[int, int]] = []  # least recently used first
-    hits = 0
-    for layer, chosen in steps:
-        wanted = [(layer, expert_id) for expert_id in sorted(chosen)[:slots]]
-        assert found(cache, layer, [expert_id for _, expert_id in wanted]) == wanted
-        kept = [key for key in wanted if key in recent]
-        missing = [key for key in wanted if key not in recent]
-        hits += len(kept)
-        recent = [key for key in recent if key not in kept] + kept
-        recent = [*recent[max(0, len(recent) + len(missing) - slots) :], *missing]
-        assert (cache.hits, len(cache)) == (hits, len(recent))
+def test_reading_ahead_is_found_counted_and_never_in_the_way() -> None:
+    disk = Disk()
+    cache = make_cache(disk, 6, threads=1)
+    found(cache, 0, [0, 1])
+    cache.read_ahead(1, [7, 8, 9], limit=2)
+    while not cache.is_idle:
+        pass
+    assert disk.reads[-2:] == [(1, 7), (1, 8)] and cache.counters.prefetched == 2
+    assert found(cache, 1, [7, 9]) == [(1, 7), (1, 9)]
+    assert (cache.counters.hits, cache.counters.misses) == (1, 3)
+    found(cache, 2, list(range(6)))  # all slots at once
+    assert cache.counters.wasted_prefetch == 1
+    cache.close()
+
+
+def test_what_waits_to_be_read_ahead_is_taken_back_when_something_is_needed() -> None:
+    disk = Disk()
+    cache = make_cache(disk, 9, threads=1)
+    disk.gate.clear()
+    cache.read_ahead(1, [7, 8, 9], limit=3)
+    threading.Timer(0.05, disk.gate.set).start()
+    assert found(cache, 1, [5, 9]) == [(1, 5), (1, 9)]
+    assert (1, 8) not in disk.reads and cache.counters.prefetched <= 2
+    cache.close()
+
+
+def test_a_smaller_budget_gives_slots_back_and_a_larger_one_takes_them_again() -> None:
+    cache = make_cache(Disk(), 8)
+    found(cache, 0, list(range(8)))
+    cache.resize(3)
+    assert (len(cache), cache.limit) == (3, 3)
+    assert found(cache, 1, [1, 2, 3]) == [(1, 1), (1, 2), (1, 3)] and len(cache) == 3
+    assert found(cache, 2, list(range(20)), in_order=True) == [(2, e) for e in range(20)]
+    cache.resize(100)
+    assert cache.limit == 8
+    found(cache, 0, list(range(8)))
+    assert len(cache) == 8
+    cache.close()
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data(), slots=st.integers(1, 12), threads=st.integers(1, 4))
+def test_any_history_finds_every_expert(data: st.DataObject, slots: int, threads: int) -> None:
+    disk = Disk()
+    cache = make_cache(disk, slots, threads, step_slots=data.draw(st.integers(1, 3)))
+    asked = 0
+    for _ in range(data.draw(st.integers(0, 15))):
+        layer, wanted = data.draw(st.sampled_from(LAYERS)), sorted(data.draw(st.sets(st.integers(0, 15), min_size=1)))
+        action = data.draw(st.sampled_from(["ask", "ask", "order", "ahead", "break", "resize"]))
+        if action == "ahead":
+            cache.read_ahead(layer, wanted, data.draw(st.integers(1, 4)))
+            continue
+        if action == "resize":
+            cache.resize(data.draw(st.integers(1, slots)))
+            continue
+        in_order = action == "order" or len(wanted) > cache.limit
+        if action == "break":
+            disk.broken = {wanted[-1]}
+            with contextlib.suppress(CheckpointError):
+                found(cache, layer, wanted, in_order)
+            disk.broken = set()
+        assert found(cache, layer, wanted, in_order) == [(layer, e) for e in wanted]
+        asked += len(wanted)
+        assert len(cache) <= cache.limit and cache.counters.hits + cache.counters.misses >= asked
+    cache.close()

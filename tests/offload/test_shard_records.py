@@ -13,6 +13,7 @@ from mimo_cli.checkpoint.names import expert_weight_name
 from mimo_cli.checkpoint.reader import CheckpointReader
 from mimo_cli.errors import CheckpointError
 from mimo_cli.offload.dequantized_experts import DequantizedExperts
+from mimo_cli.offload.record_source import RecordSource
 from mimo_cli.offload.shard_records import PROJECTIONS, ShardRecords, open_shard_records
 from mimo_cli.quant.buffers import allocate_bytes
 from mimo_cli.quant.packed import decode_packed
@@ -31,7 +32,9 @@ def open_records(name: str) -> tuple[ShardRecords, CheckpointReader, ModelConfig
 
 def filled(records: ShardRecords, layer: int, expert_ids: list[int]) -> list[Tensor]:
     slots = [allocate_bytes(records.record_bytes) for _ in expert_ids]
-    records.read(layer, expert_ids, slots)
+    source = RecordSource(records)
+    for expert_id, slot in zip(expert_ids, slots, strict=True):
+        source.fill(layer, expert_id, slot)
     return slots
 
 
