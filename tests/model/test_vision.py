@@ -88,6 +88,7 @@ def test_every_block_equals_the_reference_in_its_own_order() -> None:
     ("name", "changes", "pixels"),
     [
         ("sink_key0", {"sink_form": "key0"}, {}),
+        ("sink_ignored", {"sink_form": "ignore"}, {}),
         ("merger_rmsnorm", {"merger_norm": "rmsnorm"}, {}),
         ("imagenet_stats", {}, {"statistics": "imagenet"}),
     ],
@@ -95,13 +96,7 @@ def test_every_block_equals_the_reference_in_its_own_order() -> None:
 def test_disputed_variants_equal_their_references(name: str, changes: dict, pixels: dict) -> None:
     found = encode(tower(**changes), pixel_values(0, **pixels), [IMAGE_GRIDS[0]])
     assert error(found, f"img0_embeds_{name}") < EMBEDS_TOLERANCE
-    assert error(found, "img0_embeds") > 0.3  # the variants are far apart: 1.0 or more
-
-
-def test_ignored_sinks_are_a_third_form() -> None:
-    found = encode(tower(sink_form="ignore"), pixel_values(0), [IMAGE_GRIDS[0]])
-    assert error(found, "img0_embeds") == pytest.approx(0.87, abs=0.02)  # measured on the reference as well
-    assert error(found, "img0_embeds_sink_key0") > 0.3
+    assert error(found, "img0_embeds") > 0.3  # the variants are far apart: 0.5 or more
 
 
 def test_bfloat16_stays_close_to_float32() -> None:

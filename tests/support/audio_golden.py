@@ -16,8 +16,9 @@ from mimo_cli.checkpoint.audio_config import AudioConfig, AudioTokenizerConfig
 from mimo_cli.media.samples import mix_down
 from mimo_cli.model.audio import AudioEncoder
 from mimo_cli.model.audio_tokenizer import AudioTokenizer
+from tests.reference.sets import reference_sets
 
-FOLDER = Path(__file__).parents[1] / "golden" / "audio"
+FOLDER = reference_sets() / "audio"
 CHECKPOINT = FOLDER / "checkpoint"
 CLIPS: dict[str, dict[str, Any]] = {
     key: value for key, value in json.loads((FOLDER / "clips.json").read_text()).items() if "file" in value

@@ -16,8 +16,9 @@ from mimo_cli.checkpoint.index import TensorIndex
 from mimo_cli.checkpoint.names import audio_tokenizer_weights
 from mimo_cli.checkpoint.reader import CheckpointReader
 from mimo_cli.checkpoint.writer import StorageLayout, plan_files, write_audio_tokenizer, write_checkpoint
+from tests.reference.sets import reference_sets
 
-GOLDEN = Path(__file__).parent.parent / "golden"
+GOLDEN = reference_sets()
 
 
 def open_golden(name: str) -> tuple[ModelConfig, CheckpointReader]:

@@ -14,8 +14,9 @@ from mimo_cli.engine.sequence import Sequence
 from mimo_cli.media.prompt import Prompt, Span
 from mimo_cli.media.types import AudioInput, ImageInput, PixelChunk, VideoInput
 from mimo_cli.miniature.bundled import bundled_path
+from tests.reference.sets import reference_sets
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = reference_sets()
 MINIATURE = bundled_path()
 
 

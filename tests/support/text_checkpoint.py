@@ -1,4 +1,4 @@
-"""The tiny text checkpoints of tests/golden as models, and the reference values beside them."""
+"""The tiny text checkpoints of the reference sets as models, and the reference values beside them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -16,8 +16,9 @@ from mimo_cli.model.binding import Binding, mtp_bindings, text_bindings
 from mimo_cli.model.decoder import TextModel
 from mimo_cli.model.moe import ResidentExperts
 from mimo_cli.model.mtp import MTPModule
+from tests.reference.sets import reference_sets
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = reference_sets()
 MTP_MODULES = {"text": 3, "text_mxfp4": 0}
 SEQUENCES = {"text": 3, "text_mxfp4": 1}
 

@@ -1,9 +1,8 @@
-"""The reference vision tower of `tests/golden/vision`: its configuration, weights, arrays and tables."""
+"""The vision tower of the reference sets: its configuration, weights, arrays and tables."""
 
 import dataclasses
 import json
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,9 @@ from safetensors.torch import load_file
 
 from mimo_cli.checkpoint.vision_config import VisionConfig
 from mimo_cli.model.vision import VisionTower
+from tests.reference.sets import reference_sets
 
-FOLDER = Path(__file__).parents[1] / "golden" / "vision"
+FOLDER = reference_sets() / "vision"
 
 
 @cache
