@@ -3,10 +3,13 @@
 A recording is float32 mono within -1..1 throughout.
 """
 
+import math
+
 import numpy as np
 
 from training.data.dice import Dice
 
+SPEEDS = ((12, 13), (14, 15), (15, 16), (18, 19), (24, 25), (40, 41), (41, 40), (25, 24), (19, 18), (16, 15), (27, 25))
 SAMPLE_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 
@@ -14,14 +17,20 @@ def resample(samples: np.ndarray, sample_rate: int, to_rate: int) -> np.ndarray:
     """The recording at another rate, band-limited, by its Fourier transform (whole clips, a few seconds long)."""
     if sample_rate == to_rate or not len(samples):
         return samples.astype(np.float32)
-    length = max(1, round(len(samples) * to_rate / sample_rate))
-    spectrum = np.fft.rfft(samples)
-    wanted = length // 2 + 1
-    if wanted <= len(spectrum):
-        spectrum = spectrum[:wanted]
-    else:
-        spectrum = np.pad(spectrum, (0, wanted - len(spectrum)))
-    return (np.fft.irfft(spectrum, length) * (length / len(samples))).astype(np.float32)
+    common = math.gcd(sample_rate, to_rate)
+    units, to_units = sample_rate // common, to_rate // common
+    blocks = _quick_length(-(-len(samples) // units))  # silence fills up to a length that transforms quickly
+    spectrum = np.fft.rfft(samples, blocks * units)
+    wanted = blocks * to_units // 2 + 1
+    spectrum = spectrum[:wanted] if wanted <= len(spectrum) else np.pad(spectrum, (0, wanted - len(spectrum)))
+    length = round(len(samples) * to_rate / sample_rate)
+    return (np.fft.irfft(spectrum, blocks * to_units)[:length] * (to_rate / sample_rate)).astype(np.float32)
+
+
+def _quick_length(least: int) -> int:
+    """The next length with no prime factor above 3."""
+    power = 1 << max(0, least - 1).bit_length()
+    return min(length for length in (power, power // 4 * 3, power // 16 * 9, power) if length >= least)
 
 
 def loud_part(samples: np.ndarray, sample_rate: int, margin_s: float = 0.02) -> slice:
@@ -35,13 +44,15 @@ def loud_part(samples: np.ndarray, sample_rate: int, margin_s: float = 0.02) -> 
 
 def coloured_noise(length: int, dice: Dice) -> np.ndarray:
     """Random-phase noise of unit power: white, pink, brown or a band of it."""
-    spectrum = dice.rng.standard_normal(length // 2 + 1) + 1j * dice.rng.standard_normal(length // 2 + 1)
+    whole = _quick_length(length)
+    parts = dice.rng.standard_normal((whole // 2 + 1, 2), np.float32)
+    spectrum = parts[:, 0] + 1j * parts[:, 1]
     frequency = np.linspace(0, 1, len(spectrum), dtype=np.float32)
     spectrum *= np.maximum(frequency, 1e-3) ** dice.pick((0.0, 0.0, -0.5, -1.0))
     if dice.chance(0.3):
         low = dice.uniform(0, 0.4)
         spectrum *= (frequency > low) & (frequency < low + dice.uniform(0.15, 0.6))
-    noise = np.fft.irfft(spectrum, length)
+    noise = np.fft.irfft(spectrum, whole)[:length]
     return (noise / (noise.std() + 1e-9)).astype(np.float32)
 
 
@@ -68,8 +79,9 @@ def augment(
     dice = Dice(rng)
     factor = 1.0
     if dice.chance(0.5):
-        factor = dice.uniform(0.92, 1.08)
-        samples = resample(samples, 1000, round(1000 * factor))
+        slow, quick = dice.pick(SPEEDS)
+        factor = slow / quick
+        samples = resample(samples, quick, slow)
     to_rate = sample_rate
     if vary_rate and dice.chance(0.5):
         to_rate = dice.pick(SAMPLE_RATES)
@@ -93,6 +105,7 @@ def augment(
 
 def tilt(samples: np.ndarray, slope: float) -> np.ndarray:
     """The recording with its spectrum tilted: a negative slope dulls it as a bad loudspeaker does."""
-    spectrum = np.fft.rfft(samples)
+    whole = _quick_length(len(samples))
+    spectrum = np.fft.rfft(samples, whole)
     frequency = np.linspace(0.02, 1, len(spectrum), dtype=np.float32)
-    return np.fft.irfft(spectrum * frequency**slope, len(samples)).astype(np.float32)
+    return np.fft.irfft(spectrum * frequency**slope, whole)[: len(samples)].astype(np.float32)

@@ -59,7 +59,7 @@ def background(height: int, width: int, paper: Colour, dice: Dice) -> np.ndarray
     if kind < 0.93:
         coarse = _noise(max(2, height // 24), max(2, width // 24), dice).astype(np.int16)
         clouds = cv2.resize(coarse * 2, (width, height), interpolation=cv2.INTER_CUBIC)
-        return cv2.add(pixels, cv2.multiply(clouds, (dice.uniform(0.05, 0.25),) * 4), dtype=cv2.CV_8U)
+        return cv2.addWeighted(pixels, 1.0, clouds, dice.uniform(0.05, 0.25), 0.0, dtype=cv2.CV_8U)
     return _lines(pixels, paper, dice)
 
 
@@ -85,8 +85,8 @@ def _lines(pixels: np.ndarray, paper: Colour, dice: Dice) -> np.ndarray:
 
 def grain(pixels: np.ndarray, strength: float, dice: Dice) -> np.ndarray:
     """The pixels with noise of a deviation of 40 * strength."""
-    noise = cv2.multiply(_noise(*pixels.shape[:2], dice).astype(np.int16), (strength,) * 4)
-    return cv2.add(pixels, noise, dtype=cv2.CV_8U)
+    noise = _noise(pixels.shape[0], pixels.shape[1], dice).astype(np.float32)
+    return cv2.addWeighted(pixels, 1.0, noise, strength, 0.0, dtype=cv2.CV_8U)
 
 
 def wear(pixels: np.ndarray, dice: Dice) -> np.ndarray:
@@ -107,7 +107,7 @@ def wear(pixels: np.ndarray, dice: Dice) -> np.ndarray:
 def jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
     """The pixels as they come back from a JPEG file of this quality."""
     _, data = cv2.imencode(".jpg", pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[:, :, ::-1])
+    return np.ascontiguousarray(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[:, :, ::-1])
 
 
 def draw_size(dice: Dice, sides: tuple[int, int], large_share: float) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """Catalogue: the maker of every task, by the task's name.
 
-Speech and the questions asked by voice need a folder of clips besides: see speech.py and mixed.py.
+Speech needs a folder of clips besides: see speech.py.
 """
 
 import functools
@@ -8,7 +8,21 @@ from collections.abc import Callable
 
 import numpy as np
 
-from training.data import lookup, pictures, smalltalk, strings, sums, system, tools, words
+from training.data import (
+    films,
+    lookup,
+    mixed,
+    pairs,
+    pictures,
+    smalltalk,
+    sounds,
+    strings,
+    sums,
+    system,
+    text,
+    tools,
+    words,
+)
 from training.data.sample import Sample, Split
 
 Maker = Callable[[np.random.Generator, Split], Sample]
@@ -16,6 +30,11 @@ Maker = Callable[[np.random.Generator, Split], Sample]
 MAKERS: dict[str, Maker] = {
     "pictures": pictures.make,
     "words": words.make,
+    "pairs": pairs.make,
+    "video": films.make,
+    "sounds": sounds.make,
+    "mixed": mixed.make,
+    "text": text.make,
     "sums": sums.make,
     **{kind: functools.partial(strings.make, kind=kind) for kind in strings.KINDS},
     "lookup": lookup.make,

@@ -120,7 +120,8 @@ def _glyphs(name: str) -> dict[str, tuple[float, float, list[np.ndarray]]]:
 def _strokes(text: str, name: str, height: int, weight: float, smooth: bool) -> Lettering:
     glyphs, scale = _glyphs(name), height / 21
     thickness = max(1, round(height * (0.03 + 0.12 * weight)))
-    pen, steps, lines = 0.0, [0.0], []
+    pen, steps = 0.0, [0.0]
+    lines: list[np.ndarray] = []
     for character in text:
         left, width, strokes = glyphs[character]
         lines.extend((stroke - (left, 0)) * scale + (pen, 0) for stroke in strokes)

@@ -5,6 +5,7 @@ held-out split was never seen there in that colour and shape.
 """
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -141,44 +142,81 @@ def _free_radius(cell: int, cells: list[int]) -> float:
     return 0.24 if min(steps) == 2 else 0.16
 
 
-def paint(scene: Scene, dice: Dice) -> np.ndarray:
-    """Draw a scene: pixels uint8 [H, W, 3]. The style (program, fill, lines, background, wear) is drawn too."""
-    tones = [draw_tone(thing.colour, dice) for thing in scene.things]
-    pixels = background(scene.height, scene.width, _paper(tones, dice), dice)
-    kind = dice.uniform()
+@dataclass(frozen=True)
+class Look:
+    """What pictures have in common that are drawn alike: a tone for each colour, the paper, and a seed of the rest."""
+
+    tones: dict[str, Colour]
+    paper: Colour
+    seed: int
+
+
+def draw_look(dice: Dice, scenes: Sequence[Scene]) -> Look:
+    """A look whose paper differs from every object of the scenes."""
+    colours = dict.fromkeys(thing.colour for scene in scenes for thing in scene.things)
+    tones = {colour: draw_tone(colour, dice) for colour in colours}
+    return Look(tones, _paper(list(tones.values()), dice), dice.integer(0, 2**31))
+
+
+def paint(scene: Scene, dice: Dice, look: Look | None = None) -> np.ndarray:
+    """Draw a scene: pixels uint8 [H, W, 3]. The style (program, fill, lines, background, wear) is drawn too.
+
+    Under a `look` nothing is drawn from `dice`: an object that two scenes share is the same in both pictures.
+    """
+    common = Dice(np.random.default_rng(look.seed)) if look else dice
+    tones = [look.tones[thing.colour] if look else draw_tone(thing.colour, dice) for thing in scene.things]
+    paper = look.paper if look else _paper(tones, dice)
+    pixels = background(scene.height, scene.width, paper, common)
+    kind = common.uniform()
     style = "filled" if kind < 0.6 else "outlined" if kind < 0.75 else "edged" if kind < 0.9 else "mixed"
-    smooth, by_pillow = dice.chance(0.7), dice.chance(0.2)
-    edge: Colour = (0, 0, 0) if dice.chance(0.8) else (70, 70, 70)
+    smooth, by_pillow = common.chance(0.7), common.chance(0.2)
+    edge: Colour = (0, 0, 0) if common.chance(0.8) else (70, 70, 70)
     for thing, tone in zip(scene.things, tones, strict=True):
-        points = outline(thing.shape, dice) * thing.radius + (thing.x, thing.y)
-        mine = dice.pick(("filled", "outlined", "edged")) if style == "mixed" else style
-        thick = max(3, round(thing.radius * dice.uniform(0.14, 0.26)))
-        thin = max(1, round(thing.radius * dice.uniform(0.03, 0.08)))
-        if mine == "outlined":
-            points = (points - (thing.x, thing.y)) * (1 - 0.5 * thick / thing.radius) + (thing.x, thing.y)
-        if by_pillow:
-            line = tone if mine == "outlined" else edge if mine == "edged" else None
-            pixels = pillow_polygon(
-                pixels, points, None if mine == "outlined" else tone, line, thick if mine == "outlined" else thin
-            )
-        elif mine == "outlined":
-            stroke_polygon(pixels, points, tone, thick, smooth)
-        else:
-            fill_polygon(pixels, points, tone, smooth)
-            if mine == "edged":
-                stroke_polygon(pixels, points, edge, thin, smooth)
-    return wear(pixels, dice)
+        own = Dice(np.random.default_rng([look.seed, thing.cell])) if look else dice
+        mine = own.pick(("filled", "outlined", "edged")) if style == "mixed" else style
+        points = outline(thing.shape, own) * thing.radius + (thing.x, thing.y)
+        pixels = _draw_thing(pixels, points, thing, mine, (tone, edge), (smooth, by_pillow), own)
+    return wear(pixels, common)
+
+
+def _draw_thing(
+    pixels: np.ndarray,
+    points: np.ndarray,
+    thing: Thing,
+    style: str,
+    inks: tuple[Colour, Colour],
+    means: tuple[bool, bool],
+    dice: Dice,
+) -> np.ndarray:
+    """Draw one object in a style: `inks` tone and edge; `means` smooth lines, and by Pillow instead of OpenCV."""
+    (tone, edge), (smooth, by_pillow) = inks, means
+    thick = max(3, round(thing.radius * dice.uniform(0.14, 0.26)))
+    thin = max(1, round(thing.radius * dice.uniform(0.03, 0.08)))
+    if style == "outlined" and thing.radius < 11:
+        style = "filled"  # so small an outline would close
+    if style == "outlined":
+        points = (points - (thing.x, thing.y)) * (1 - 0.5 * thick / thing.radius) + (thing.x, thing.y)
+    if by_pillow:
+        fill, line = (None, tone) if style == "outlined" else (tone, edge if style == "edged" else None)
+        return pillow_polygon(pixels, points, fill, line, thick if style == "outlined" else thin)
+    if style == "outlined":
+        stroke_polygon(pixels, points, tone, thick, smooth)
+        return pixels
+    fill_polygon(pixels, points, tone, smooth)
+    if style == "edged":
+        stroke_polygon(pixels, points, edge, thin, smooth)
+    return pixels
 
 
 def _paper(tones: list[Colour], dice: Dice) -> Colour:
     """A background colour that differs from every object's; white, black or grey where none is found soon."""
     for paper in (*(draw_paper(dice) for _ in range(6)), (255, 255, 255), (0, 0, 0), (205, 205, 205), (75, 75, 75)):
-        if all(_distance(paper, tone) > 110 for tone in tones):
+        if all(distance(paper, tone) > 110 for tone in tones):
             return paper
-    return max(((225, 240, 215), (60, 75, 95)), key=lambda paper: min(_distance(paper, tone) for tone in tones))
+    return max(((225, 240, 215), (60, 75, 95)), key=lambda paper: min(distance(paper, tone) for tone in tones))
 
 
-def _distance(one: Colour, other: Colour) -> float:
+def distance(one: Colour, other: Colour) -> float:
     """Weighted distance of two colours: the eye sees green best."""
     r, g, b = (float(p) - float(q) for p, q in zip(one, other, strict=True))
     return (1.5 * r * r + 2.0 * g * g + 1.0 * b * b) ** 0.5

@@ -178,7 +178,7 @@ def make(rng: np.random.Generator, split: Split) -> Sample:
         return Sample("smalltalk", (question,), answer, facts={"kind": "knowledge"})
     wording, answer = dice.pick(TALK)
     question = wording.say(dice, split)
-    turns = ()
+    turns: tuple[tuple[str, str], ...] = ()
     if dice.chance(0.15):
         turns = ((TALK[0][0].say(dice, split), TALK[0][1]),)
     return Sample("smalltalk", (question,), answer, turns=turns, facts={"kind": "talk"})

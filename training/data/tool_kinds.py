@@ -33,7 +33,7 @@ class Kind:
     parameters: tuple[Parameter, ...]
     requests: tuple[str, ...]
     held_out_requests: tuple[str, ...]
-    result: Callable[[Dice], str]
+    result: Draw
 
 
 def _of(items: tuple[str, ...]) -> Draw:

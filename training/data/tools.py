@@ -47,7 +47,7 @@ def _of_kind(kind: Kind, dice: Dice, split: Split) -> tuple[Tool, str, str, dict
     request = spell(request.format(**marks), dice, split, courtesy="{text}" not in request)
     for key, mark in marks.items():
         request = request.replace(mark, str(values[key]))
-    arguments = {own: values[parameter.key] for own, parameter in given}
+    arguments: dict[str, object] = {own: values[parameter.key] for own, parameter in given}
     return _declare(name, dice.pick(kind.descriptions), given, dice), request, name, arguments
 
 
@@ -55,7 +55,8 @@ def _invented(dice: Dice, split: Split) -> tuple[Tool, str, str, dict[str, objec
     """A tool of an invented name and parameters, and a request that names them."""
     name = f"{dice.pick(COMMON_VERBS)}_{dice.pick(PLAIN_WORDS)}"
     keys = dice.some(PLAIN_WORDS, dice.integer(1, 2))
-    given, values = [], {}
+    given: list[tuple[str, Parameter]] = []
+    values: dict[str, object] = {}
     for key in keys:
         numeric = dice.chance(0.4)
         given.append((key, Parameter(key, (key,), lambda _: "", "integer" if numeric else "string")))
@@ -108,7 +109,7 @@ def make(rng: np.random.Generator, split: Split, *, idle_share: float = 0.12, re
     else:
         label = dice.pick(tuple(kinds))
         tool, request, name, arguments = _of_kind(kinds[label], dice, split)
-        result = kinds[label].result(dice)
+        result = str(kinds[label].result(dice))
     tools = dice.shuffled([tool, *(other for other in _others(dice, kinds, label, count) if _name_of(other) != name)])
     calls = ((name, arguments),)
     facts = {"kind": label}

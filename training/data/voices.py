@@ -128,11 +128,12 @@ class _Espeak:
     def _receive(self, samples, count, events) -> int:  # type: ignore[no-untyped-def]
         if count > 0 and samples:
             self._blocks.append(np.ctypeslib.as_array(samples, (count,)).copy())
-        for i in itertools.count():
-            if events[i].type == 0:
-                return 0
+        i = 0
+        while events[i].type:
             if events[i].type == _WORD_EVENT:
                 self._starts.setdefault(events[i].text_position - 1, events[i].sample)
+            i += 1
+        return 0
 
     def speak(self, request: Request) -> tuple[np.ndarray, dict[int, int]]:
         """Samples int16, and the sample at which the word at each position of the text starts."""
