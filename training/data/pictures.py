@@ -195,7 +195,10 @@ def ask(kind: str, dice: Dice, split: Split, *, sides: tuple[int, int] = SIDES, 
         count = dice.pick((1, 1, 2, 2, 3, 3, 4, 5))
         if kind == "size" and dice.chance(0.5):
             count = 2
-        scene = draw_scene(dice, split, count, sides, large_share)
+        crowd_share = 0.12
+        if kind in ("count", "count_of"):
+            count, crowd_share = dice.pick((1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 7)), 0.5
+        scene = draw_scene(dice, split, count, sides, large_share, crowd_share)
         asked = QUESTIONS[kind][0](scene, dice, split)
         if asked is not None:
             return scene, *asked

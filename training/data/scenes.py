@@ -84,26 +84,57 @@ def _draw_kind(dice: Dice, split: Split, cell: int) -> tuple[str, str]:
             return colour, shape
 
 
+def _kinds(dice: Dice, split: Split, cells: list[int]) -> list[tuple[str, str]]:
+    """Colour and shape for every cell; kinds repeat now and then, so that counting has answers above one."""
+    kinds: list[tuple[str, str]] = []
+    for cell in cells:
+        colour, shape = _draw_kind(dice, split, cell)
+        if kinds and dice.chance(0.3):
+            like = dice.pick(kinds)
+            both = (like[0], shape) if dice.chance(0.5) else (colour, like[1])
+            if is_held_out(*both, cell) == (split == "held_out"):
+                colour, shape = both
+        kinds.append((colour, shape))
+    return kinds
+
+
+def _crowd(dice: Dice, split: Split, count: int) -> tuple[list[int], list[tuple[str, str]]]:
+    """Cells and kinds of several objects of one shape, of one or two colours.
+
+    Of these some, not all, are held-out triples in the held-out split; none is in training.
+    """
+    while True:
+        shape, colours = dice.pick(SHAPES), dice.some(COLOURS, dice.pick((1, 1, 2)))
+        cells = sorted(dice.some(range(9), count))
+        kinds = [(dice.pick(colours), shape) for _ in cells]
+        held_out = [is_held_out(*kind, cell) for kind, cell in zip(kinds, cells, strict=True)]
+        if any(held_out) == (split == "held_out"):
+            return cells, kinds
+
+
 def draw_scene(
-    dice: Dice, split: Split, count: int, sides: tuple[int, int] = SIDES, large_share: float = 0.03
+    dice: Dice,
+    split: Split,
+    count: int,
+    sides: tuple[int, int] = SIDES,
+    large_share: float = 0.03,
+    crowd_share: float = 0.12,
 ) -> Scene:
     """A scene of `count` objects (1 to 9) in different cells of the 3x3 grid of places.
 
-    Kinds repeat now and then, so that counting "how many circles" has answers above one. In the held-out split all
-    objects are of held-out triples.
+    In a share of `crowd_share` all are of one shape. In the held-out split all objects (of a crowd: one at least) are
+    of held-out triples.
     """
     height, width = draw_size(dice, sides, large_share)
-    unit = min(height, width)
-    cells = sorted(dice.some(range(9), count))
-    things: list[Thing] = []
-    for cell in cells:
-        colour, shape = _draw_kind(dice, split, cell)
-        if things and dice.chance(0.3):
-            like = dice.pick(things)
-            both = (like.colour, shape) if dice.chance(0.5) else (colour, like.shape)
-            if is_held_out(*both, cell) == (split == "held_out"):
-                colour, shape = both
-        things.append(_place(dice, colour, shape, cell, _free_radius(cell, cells), (height, width, unit)))
+    if count > 1 and dice.chance(crowd_share):
+        cells, kinds = _crowd(dice, split, count)
+    else:
+        cells = sorted(dice.some(range(9), count))
+        kinds = _kinds(dice, split, cells)
+    extent = (height, width, min(height, width))
+    things = [
+        _place(dice, *kind, cell, _free_radius(cell, cells), extent) for kind, cell in zip(kinds, cells, strict=True)
+    ]
     return Scene(tuple(things), height, width)
 
 

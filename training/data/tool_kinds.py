@@ -16,12 +16,16 @@ Draw = Callable[[Dice], str | int]
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a tool: a key for the requests, its possible names, its JSON type, and how a value is drawn."""
+    """A parameter of a tool: a key for the requests, its possible names, its JSON type, how a value is drawn.
+
+    `values` are all there are, where they are few.
+    """
 
     key: str
     names: tuple[str, ...]
     draw: Draw
     type: str = "string"
+    values: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ KINDS: dict[str, Kind] = {
         ("Turn the light of a room on or off.", "Switch a light.", "Control the lights."),
         (
             Parameter("room", ("room", "where", "area"), _of(ROOMS)),
-            Parameter("state", ("state", "value", "power"), _of(("on", "off"))),
+            Parameter("state", ("state", "value", "power"), _of(("on", "off")), "string", ("on", "off")),
         ),
         (
             "Turn {state} the light in the {room}.", "Turn the light in the {room} {state}.",

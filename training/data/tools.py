@@ -23,15 +23,35 @@ INVENTED = Wording(
 Tool = dict[str, object]
 
 
+OPTIONAL: tuple[tuple[str, dict[str, object]], ...] = (
+    ("unit", {"type": "string", "enum": ["celsius", "fahrenheit"]}),
+    ("verbose", {"type": "boolean", "description": "Say more."}),
+    ("limit", {"type": "integer", "description": "At most so many."}),
+    ("lang", {"type": "string", "description": "Language of the answer."}),
+    ("format", {"type": "string", "enum": ["short", "long"]}),
+    ("timeout", {"type": "number"}),
+)
+
+
 def _declare(name: str, description: str, parameters: list[tuple[str, Parameter]], dice: Dice) -> Tool:
-    """A declaration as JSON, wrapped in `function` or flat, as clients send it."""
-    properties = {
-        given: {"type": parameter.type} | ({"description": f"The {parameter.key}."} if dice.chance(0.25) else {})
-        for given, parameter in parameters
-    }
-    schema = {"type": "object", "properties": properties} | (
-        {"required": [given for given, _ in parameters]} if dice.chance(0.6) else {}
-    )
+    """A declaration as JSON, wrapped in `function` or flat, as clients send it.
+
+    Now and then it has a parameter that is not required, which no request mentions and no call gives.
+    """
+    properties: dict[str, dict[str, object]] = {}
+    for given, parameter in parameters:
+        properties[given] = {"type": parameter.type}
+        if parameter.values and dice.chance(0.4):
+            properties[given]["enum"] = list(parameter.values)
+        if dice.chance(0.25):
+            properties[given]["description"] = f"The {parameter.key}."
+    has_more = dice.chance(0.15)
+    if has_more:
+        extra, shape = dice.pick(OPTIONAL)
+        properties.setdefault(extra, shape)
+    schema: dict[str, object] = {"type": "object", "properties": properties}
+    if has_more or dice.chance(0.6):
+        schema["required"] = [given for given, _ in parameters]
     function: Tool = {"name": name, "description": description, "parameters": schema}
     return {"type": "function", "function": function} if dice.chance(0.8) else function
 

@@ -8,17 +8,22 @@ from training.data.sample import Split
 
 OPENINGS = (
     "Please tell me: ", "Question: ", "Hello! ", "Hi, ", "Look carefully. ", "I have a question. ", "Please: ",
-    "Can you tell me: ", "Quick question: ",
+    "Can you tell me: ", "Quick question: ", "Answer briefly: ", "In one word: ", "Answer this question. ",
+    "Please answer: ", "Here is a question: ", "Give a short answer: ", "Answer with one word. ", "Tell me: ", "Now: ",
+    "Okay. ", "Hey, ", "I want to know: ", "My question: ", "Be precise. ", "Q: ",
 )  # fmt: skip
 ENDINGS = (
     " Please.", " Thanks!", " Answer briefly.", " Be brief.", " Give a short answer.", " Just the answer please.",
-    " Answer with as few words as possible.", " Thank you.",
+    " Answer with as few words as possible.", " Thank you.", " Answer in one word.", " One word only.",
+    " Answer with one word or a short phrase.", " Only give the answer.", " Do not explain.",
+    " Reply with the answer only.", " No explanation.", " Be exact.", " Answer:", " Use few words.", " Answer shortly.",
+    " Nothing else.",
 )  # fmt: skip
 _PAYLOAD = "\0"
 _ARTICLE = re.compile(r"\b([Aa])(?= [aeio])")
 
-HELD_OUT_OPENINGS = ("Tell me, please: ", "One question: ", "Good morning. ")
-HELD_OUT_ENDINGS = (" Keep it short.", " Short answer please.", " Many thanks.")
+HELD_OUT_OPENINGS = ("Tell me, please: ", "One question: ", "Good morning. ", "In short: ")
+HELD_OUT_ENDINGS = (" Keep it short.", " Short answer please.", " Many thanks.", " Just one word.")
 
 
 @dataclass(frozen=True)
