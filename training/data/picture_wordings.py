@@ -1,6 +1,32 @@
 """Picture wordings: how the questions about drawn objects are put; eight or more ways each, three kept for judging."""
 
+from training.data.dice import Dice
 from training.data.wording import Wording
+
+_CORNERS = (
+    "at the {place}",
+    "in the {place}",
+    "in the {place} corner",
+    "at the {place} corner",
+    "in the {hyphen}",
+    "in the {upper}",
+)
+_EDGES = {
+    "top": ("at the top", "in the upper part", "at the top side", "near the top"),
+    "bottom": ("at the bottom", "in the lower part", "at the bottom side", "near the bottom"),
+    "left": ("on the left", "at the left", "on the left side", "at the left side"),
+    "right": ("on the right", "at the right", "on the right side", "at the right side"),
+    "middle": ("in the middle", "in the centre", "in the center", "at the center", "at the middle"),
+}
+
+
+def place_phrase(place: str, dice: Dice) -> str:
+    """Where something is, as people say it: `in the top left corner`, `on the left`, `in the center`."""
+    if place in _EDGES:
+        return dice.pick(_EDGES[place])
+    upper = place.replace("top", "upper").replace("bottom", "lower")
+    return dice.pick(_CORNERS).format(place=place, hyphen=place.replace(" ", "-"), upper=upper)
+
 
 COLOUR_OF = Wording(
     (
@@ -17,15 +43,11 @@ COLOUR_OF = Wording(
 )  # fmt: skip
 COLOUR_OF_PLACE = Wording(
     (
-        "What colour is the object at the {place}?", "What color is the shape at the {place}?",
-        "Which colour does the thing at the {place} have?", "Name the colour of the object at the {place}.",
-        "At the {place}, what color do you see?", "What is the color of the {place} object?",
-        "What colour is the {place} shape?", "Which color is the shape in the {place}?",
+        "What colour is the object {at}?", "What color is the shape {at}?", "Which colour does the thing {at} have?",
+        "Name the colour of the object {at}.", "{at}, what color do you see?", "What is the color of the object {at}?",
+        "What colour has the shape {at}?", "Which color is the shape {at}?",
     ),
-    (
-        "Give the colour of what is at the {place}.", "The object at the {place} has what colour?",
-        "Which colour is at the {place}?",
-    ),
+    ("Give the colour of what is {at}.", "The object {at} has what colour?", "Which colour is {at}?"),
 )  # fmt: skip
 ONLY_COLOUR = Wording(
     (
@@ -58,13 +80,12 @@ SHAPE_OF = Wording(
 )  # fmt: skip
 AT_PLACE = Wording(
     (
-        "What is at the {place}?", "What do you see at the {place}?", "Which object is at the {place}?",
-        "Name the object at the {place}.", "What is in the {place} of the picture?", "What stands at the {place}?",
-        "Describe the object at the {place}.", "At the {place} of the image, what is there?",
-        "What can be seen at the {place}?", "Tell me what is at the {place}.", "What is drawn at the {place}?",
-        "Which shape is at the {place}?",
+        "What is {at}?", "What do you see {at}?", "Which object is {at}?", "Name the object {at}.", "What stands {at}?",
+        "Describe the object {at}.", "{at} of the image, what is there?", "What can be seen {at}?",
+        "Tell me what is {at}.", "What is drawn {at}?", "Which shape is {at}?", "What is {at} of the picture?",
+        "What's {at}?",
     ),
-    ("Look at the {place}: what is there?", "Which thing is found at the {place}?", "Say what the {place} shows."),
+    ("Look {at}: what is there?", "Which thing is found {at}?", "Say what is {at}."),
 )  # fmt: skip
 WHERE = Wording(
     (

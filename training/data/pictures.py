@@ -32,7 +32,7 @@ def ask_colour(scene: Scene, dice: Dice, split: Split) -> Asked:
         return wordings.ONLY_COLOUR.say(dice, split), scene.things[0].colour
     if dice.chance(0.2):
         thing = dice.pick(scene.things)
-        return wordings.COLOUR_OF_PLACE.say(dice, split, place=thing.place), thing.colour
+        return wordings.COLOUR_OF_PLACE.say(dice, split, at=wordings.place_phrase(thing.place, dice)), thing.colour
     unique = _unique(scene, lambda thing: thing.shape)
     if not unique:
         return None
@@ -56,9 +56,10 @@ def ask_at_place(scene: Scene, dice: Dice, split: Split) -> Asked:
     if dice.chance(0.1):
         empty = [place for i, place in enumerate(PLACES) if all(thing.cell != i for thing in scene.things)]
         if empty:
-            return wordings.AT_PLACE.say(dice, split, place=dice.pick(empty)), "nothing"
+            return wordings.AT_PLACE.say(dice, split, at=wordings.place_phrase(dice.pick(empty), dice)), "nothing"
     thing = dice.pick(scene.things)
-    return wordings.AT_PLACE.say(dice, split, place=thing.place), with_article(thing.name)
+    at = wordings.place_phrase(thing.place, dice)
+    return wordings.AT_PLACE.say(dice, split, at=at), with_article(thing.name)
 
 
 def _called(scene: Scene, thing: Thing, dice: Dice) -> str | None:

@@ -39,6 +39,7 @@ class Wording:
         text = dice.pick(self.held_out if unseen else self.train)
         if slots:
             text = _ARTICLE.sub(r"\1n", text.format(**slots))
+            text = text[0].upper() + text[1:]
         return spell(text, dice, split)
 
     def rule(self, dice: Dice, split: Split, payload: str = "") -> str:
