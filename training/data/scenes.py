@@ -189,11 +189,14 @@ def draw_look(dice: Dice, scenes: Sequence[Scene]) -> Look:
     return Look(tones, _paper(list(tones.values()), dice), dice.integer(0, 2**31))
 
 
-def paint(scene: Scene, dice: Dice, look: Look | None = None) -> np.ndarray:
+def paint(scene: Scene, dice: Dice, look: Look | None = None, *, ease: float = 0.0) -> np.ndarray:
     """Draw a scene: pixels uint8 [H, W, 3]. The style (program, fill, lines, background, wear) is drawn too.
 
     Under a `look` nothing is drawn from `dice`: an object that two scenes share is the same in both pictures.
+    A share `ease` of the pictures is plain: filled objects on one colour. A learner may start with those.
     """
+    if ease and dice.chance(ease):
+        return _paint_plainly(scene, dice)
     common = Dice(np.random.default_rng(look.seed)) if look else dice
     tones = [look.tones[thing.colour] if look else draw_tone(thing.colour, dice) for thing in scene.things]
     paper = look.paper if look else _paper(tones, dice)
@@ -208,6 +211,15 @@ def paint(scene: Scene, dice: Dice, look: Look | None = None) -> np.ndarray:
         points = outline(thing.shape, own) * thing.radius + (thing.x, thing.y)
         pixels = _draw_thing(pixels, points, thing, mine, (tone, edge), (smooth, by_pillow), own)
     return wear(pixels, common)
+
+
+def _paint_plainly(scene: Scene, dice: Dice) -> np.ndarray:
+    """Filled objects with smooth edges on paper of one colour."""
+    tones = [draw_tone(thing.colour, dice) for thing in scene.things]
+    pixels = np.full((scene.height, scene.width, 3), _paper(tones, dice), np.uint8)
+    for thing, tone in zip(scene.things, tones, strict=True):
+        fill_polygon(pixels, outline(thing.shape, dice) * thing.radius + (thing.x, thing.y), tone, smooth=True)
+    return pixels
 
 
 def _draw_thing(

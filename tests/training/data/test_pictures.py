@@ -125,6 +125,17 @@ def test_objects_stand_out_from_every_background():
         assert np.abs(inside - pixels[corner]).sum(axis=2).max() > 60
 
 
+def test_a_plain_picture_has_its_objects_and_one_paper():
+    rng = np.random.default_rng(12)
+    for _ in range(20):
+        dice = Dice(rng)
+        scene = draw_scene(dice, "train", 2, large_share=0.0)
+        pixels = paint(scene, dice, ease=1.0).reshape(-1, 3)
+        _, counts = np.unique(pixels, axis=0, return_counts=True)
+        assert counts.max() > 0.4 * len(pixels)
+        assert (np.sort(counts)[-3:].sum()) > 0.9 * len(pixels)  # paper and two tones; the rest are smooth edges
+
+
 def test_sizes_reach_from_96_to_1024_pixels():
     sides = [max(pixels_of(sample).shape[:2]) for sample in samples("train", 40, large_share=0.5)]
     assert min(sides) >= 96
