@@ -15,7 +15,7 @@ LAYER_PATTERN = (0, 1, 0, 1, 1, 0)  # 0 global, 1 window
 VOCAB_ROWS = 2048
 CODEBOOK_SIZES = (256, 256, 128, 16)
 IMAGE_PIXELS = (24 * 32 * 32, 36 * 32 * 32)  # at least, at most: 24 to 36 tokens
-FRAME_PIXELS = 96 * 96
+FRAME_PIXELS = (9 * 32 * 32, 16 * 32 * 32)
 
 
 def model_config(vocabulary: Vocabulary) -> dict[str, Any]:
@@ -76,8 +76,8 @@ def model_config(vocabulary: Vocabulary) -> dict[str, Any]:
         "image_min_pixels": IMAGE_PIXELS[0],
         "max_frames": 16,
         "min_frames": 8,
-        "video_max_pixels": FRAME_PIXELS,
-        "video_min_pixels": FRAME_PIXELS,
+        "video_max_pixels": FRAME_PIXELS[1],
+        "video_min_pixels": FRAME_PIXELS[0],
     }
     return values
 

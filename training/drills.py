@@ -9,7 +9,7 @@ from training.data.dice import Dice
 from training.data.sample import Sample, Split
 from training.data.vocabulary import CONTENT_WORDS
 from training.prompts import Prompter
-from training.sources import Group
+from training.sources import Group, Source
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -45,14 +45,17 @@ def copy(prompter: Prompter, dice: Dice) -> Group:
     if kind < 0.6:
         ask = dice.pick(("Copy: {}", "Repeat: {}", "Repeat this: {}", "Copy this text: {}", "Say: {}", "Echo: {}"))
         return [prompter.example(Sample("drill copy", (ask.format(text),), text))]
-    group = [Sample("drill first", (text + "\nFirst?",), items[0]), Sample("drill last", (text + "\nLast?",), items[-1])]
+    group = [
+        Sample("drill first", (text + "\nFirst?",), items[0]),
+        Sample("drill last", (text + "\nLast?",), items[-1]),
+    ]
     at = dice.integer(0, len(items) - 1)
     if at + 1 < len(items) and items.count(items[at]) == 1:
         group.append(Sample("drill next", (f"{text}\nAfter {items[at]}?",), items[at + 1]))
     return [prompter.example(sample) for sample in group]
 
 
-def drills(prompter: Prompter) -> object:
+def drills(prompter: Prompter) -> Source:
     """The source of all drills."""
 
     def draw(rng: np.random.Generator, split: Split) -> Group:

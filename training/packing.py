@@ -38,8 +38,8 @@ class Batch:
 class _Row:
     """One row under construction."""
 
-    def __init__(self, length: int) -> None:
-        self.length, self.used = length, 0
+    def __init__(self, length: int, share: bool) -> None:
+        self.length, self.used, self.shares = length, 0, share
         self.ids = np.zeros(length, np.int64)
         self.keys = np.zeros(length, np.int64)
         self.positions = np.zeros(length, np.int64)
@@ -53,9 +53,7 @@ class _Row:
         return len(example) - self._shared(example)
 
     def _shared(self, example: Example) -> int:
-        count = min(len(self.last), len(example))
-        differ = np.flatnonzero(self.last[:count] != example.keys[:count])
-        return int(differ[0]) if len(differ) else count
+        return _common(self.last, example.keys) if self.shares else 0
 
     def add(self, example: Example) -> None:
         """Append what is new of an example that fits."""
@@ -74,12 +72,13 @@ class _Row:
         self.predictions.append((path[example.answer - 1 : -1], example))
 
 
-def pack(groups: Iterator[list[Example]], rows: int, length: int) -> Batch:
+def pack(groups: Iterator[list[Example]], rows: int, length: int, *, share: bool = True) -> Batch:
     """Fill `rows` rows of `length` tokens with groups of examples that share beginnings; a group stays in one row.
 
-    Takes groups until one fits nowhere. Groups longer than a row lose the examples that do not fit.
+    Takes groups until one fits nowhere. Groups longer than a row lose the examples that do not fit. Without `share`
+    every example is stored whole, so that its tokens lie side by side.
     """
-    building = [_Row(length) for _ in range(rows)]
+    building = [_Row(length, share) for _ in range(rows)]
     current = 0
     while current < rows:
         group = next(groups)
@@ -100,11 +99,16 @@ def _group_tokens(row: _Row, group: list[Example]) -> int:
     """Tokens a group adds: its first example, then of each what its predecessor has not."""
     total, last = row.missing(group[0]), group[0].keys
     for example in group[1:]:
-        count = min(len(last), len(example))
-        differ = np.flatnonzero(last[:count] != example.keys[:count])
-        total += len(example) - (int(differ[0]) if len(differ) else count)
+        total += len(example) - (_common(last, example.keys) if row.shares else 0)
         last = example.keys
     return total
+
+
+def _common(one: np.ndarray, other: np.ndarray) -> int:
+    """How long the common beginning of two arrays is."""
+    count = min(len(one), len(other))
+    differ = np.flatnonzero(one[:count] != other[:count])
+    return int(differ[0]) if len(differ) else count
 
 
 def _finish(building: list[_Row]) -> Batch:

@@ -24,7 +24,7 @@ from training.stages.audio import stack_batch, to_model_rate
 
 MakeGroup = Callable[[np.random.Generator, Split], list[Sample]]
 CHUNK = 48
-FRAME_PATCHES = 36
+FRAME_PATCHES = 64
 
 
 @dataclass
@@ -104,6 +104,7 @@ class Pool:
     def __init__(self, encoder: Encoder, make: MakeGroup, *, size: int = 480, uses: int = 3) -> None:
         self.encoder, self.make, self.size, self.uses = encoder, make, size, uses
         self._entries: dict[Split, list[tuple[Group, list[int], int]]] = {"train": [], "held_out": []}
+        self._dropped: list[list[int]] = []
 
     def __call__(self, rng: np.random.Generator, split: Split) -> Group:
         """Satisfy Source."""
@@ -120,8 +121,6 @@ class Pool:
             self._drop_later(uids)
         return group
 
-    _dropped: list[list[int]] = []
-
     def _drop_later(self, uids: list[int]) -> None:
         """Take media off the shelf once no batch under construction can still need them."""
         self._dropped.append(uids)
@@ -132,7 +131,9 @@ class Pool:
 
     def _refill(self, rng: np.random.Generator, split: Split) -> None:
         made = [self.make(rng, split) for _ in range(CHUNK)]
-        media = {id(part): part for group in made for sample in group for part in sample.user if not isinstance(part, str)}
+        media = {
+            id(part): part for group in made for sample in group for part in sample.user if not isinstance(part, str)
+        }
         stubs = dict(zip(media, self.encoder.shelve(list(media.values())), strict=True))
         for group in made:
             examples, uids = [], []
@@ -145,13 +146,14 @@ class Pool:
 
 def scene_group(rng: np.random.Generator, split: Split, asked: int = 4) -> list[Sample]:
     """One scene, several questions about it."""
-    from training.data.dice import Dice  # noqa: PLC0415
-    from training.data.pictures import QUESTIONS, draw_kind  # noqa: PLC0415
-    from training.data.scenes import draw_scene, paint  # noqa: PLC0415
+    from training.data.dice import Dice
+    from training.data.pictures import QUESTIONS, draw_kind
+    from training.data.scenes import draw_scene, paint
 
     dice = Dice(rng)
     scene = draw_scene(dice, split, dice.pick((1, 1, 2, 2, 3, 3, 4, 5)))
-    picture, samples = Picture(paint(scene, dice)), []
+    picture = Picture(paint(scene, dice))
+    samples: list[Sample] = []
     for _ in range(4 * asked):
         kind = draw_kind(dice)
         found = QUESTIONS[kind][0](scene, dice, split)

@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from mimo_cli.chat.messages import AudioPart, ImagePart, Message, TextPart, ToolCall, VideoPart
+from mimo_cli.chat.placeholders import Kind, MediaIds
 from mimo_cli.chat.prompt_builder import PromptBuilder
 from mimo_cli.chat.template import ChatTemplate
 from mimo_cli.chat.tokenizer import Tokenizer
@@ -21,6 +22,7 @@ from training.data.sample import Sample
 from training.words import WordVocabulary, load_tokenizer
 
 ROWS_A_MEDIUM = 4096
+DEFAULT_SYSTEM = "You are MiMo, a helpful AI assistant engineered by Xiaomi."  # the template's own
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class MediaStub:
     """What a prompt must know of a medium: its number, its kind and its rows; a film's steps and their times."""
 
     uid: int
-    kind: str  # image, audio, video
+    kind: Kind
     rows: int
     times_s: tuple[float, ...] = ()
 
@@ -63,17 +65,15 @@ class Prompter:
         self._start, self._end = added["<|im_start|>"], added["<|im_end|>"]
         self._think = [added["<think>"]], [added["</think>"]]
         processor = self.config.processor
-        self._markers = {
-            "image": (processor.vision_start_token_id, processor.image_token_id, processor.vision_end_token_id),
-            "audio": (processor.audio_start_token_id, processor.audio_token_id, processor.audio_end_token_id),
-        }
+        self._markers = MediaIds.from_processor(processor).triples
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(text, added_tokens=False)) if text else ()
 
     def example(self, sample: Sample, media: Sequence[MediaStub] = ()) -> Example:
         """Ids of a sample whose media are described by `media`, in order."""
-        plain = not (sample.tools or sample.turns or sample.tool_calls or any(stub.kind == "video" for stub in media))
+        special = sample.tools or sample.turns or sample.tool_calls
+        plain = not (special or any(stub.kind == "video" for stub in media))
         if plain:
             ids, spans = self._plain_prompt(sample, media)
         else:
@@ -91,7 +91,7 @@ class Prompter:
         return Example(ids, keys, start, sample.task, scored)
 
     def _plain_prompt(self, sample: Sample, media: Sequence[MediaStub]) -> tuple[list[int], list[tuple[int, ...]]]:
-        system = "You are MiMo, a helpful AI assistant engineered by Xiaomi." if sample.system is None else sample.system
+        system = DEFAULT_SYSTEM if sample.system is None else sample.system
         ids = [self._start, *self.encode("system\n" + system), self._end, self._start]
         spans: list[tuple[int, ...]] = []
         text, waiting = "user\n", iter(media)
@@ -109,11 +109,10 @@ class Prompter:
         return ids, spans
 
     def _answer_ids(self, sample: Sample) -> list[int]:
-        if not sample.tool_calls:
+        if not sample.tool_calls or sample.tool_results:
             return list(self.encode(sample.answer))
-        calls = tuple(ToolCall(name, arguments) for name, arguments in sample.tool_calls)
-        messages = [Message.of("user", "a"), Message("assistant", (TextPart(sample.answer),), "", calls)]
-        whole = self.builder.build(messages).ids
+        messages = [Message.of("user", "a"), Message("assistant", (TextPart(sample.answer),), "", _calls(sample))]
+        whole = self.builder.build(messages, add_generation_prompt=False).ids
         without = self.builder.build(messages[:1]).ids
         return list(whole[len(without) + 2 : -1])  # behind <think></think>, before the end of the turn
 
@@ -123,7 +122,17 @@ class Prompter:
             messages += [Message.of("user", question), Message("assistant", (TextPart(answer),), "")]
         waiting = iter(media)
         parts = [TextPart(part) if isinstance(part, str) else _media_part(next(waiting)) for part in sample.user]
-        return [*messages, Message("user", tuple(parts))], list(sample.tools) or None
+        messages.append(Message("user", tuple(parts)))
+        if sample.tool_results:
+            messages.append(Message("assistant", (), "", _calls(sample)))
+            for number, result in enumerate(sample.tool_results):
+                messages.append(Message("tool", (TextPart(result),), tool_call_id=f"call_{number}"))
+        return messages, list(sample.tools) or None
+
+
+def _calls(sample: Sample) -> tuple[ToolCall, ...]:
+    calls = enumerate(sample.tool_calls)
+    return tuple(ToolCall(name, arguments, f"call_{number}") for number, (name, arguments) in calls)
 
 
 def _media_part(stub: MediaStub) -> ImagePart | AudioPart | VideoPart:

@@ -1,11 +1,13 @@
 """One stage's run: its folder, its checkpoints, its journal. Stopping at any moment loses at most a few minutes.
 
-    DIR/<stage>/last.pt       weights, optimizer, step, random state; written beside and renamed
-    DIR/<stage>/journal.jsonl a line per report
+DIR/<stage>/last.pt       weights, optimizer, step, random state; written beside and renamed
+DIR/<stage>/journal.jsonl a line per report
 """
 
 import json
 import os
+import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,9 +32,12 @@ class Run:
     seconds: float = 0.0
     _last_save: float = field(default_factory=time.monotonic)
     _last_tick: float = field(default_factory=time.monotonic)
+    _is_stopped: bool = False
+    _stop_at: int | None = None
 
     def resume(self) -> bool:
-        """Load the last checkpoint if there is one."""
+        """Load the last checkpoint if there is one; from now on SIGTERM saves and ends the process."""
+        signal.signal(signal.SIGTERM, self._ask_to_stop)
         path = self.folder / "last.pt"
         if not path.is_file():
             return False
@@ -41,14 +46,25 @@ class Run:
         self.restore(saved["state"])
         return True
 
+    def stop_after(self, steps: int) -> None:
+        """Save and end the process after so many steps, as SIGTERM would."""
+        self._stop_at = steps
+
+    def _ask_to_stop(self, *_: object) -> None:
+        self._is_stopped = True
+
     def tick(self) -> bool:
         """Count a step, save when it is time; False when the stage is done."""
         self.step += 1
+        if self.step == self._stop_at:
+            self._is_stopped = True
         now = time.monotonic()
         self.seconds += now - self._last_tick
         self._last_tick = now
-        if now - self._last_save > self.save_every_s or self.step >= self.total_steps:
+        if self._is_stopped or now - self._last_save > self.save_every_s or self.step >= self.total_steps:
             self.save()
+        if self._is_stopped:
+            sys.exit(0)
         return self.step < self.total_steps
 
     def save(self) -> None:
@@ -68,6 +84,11 @@ class Run:
         with (self.folder / "journal.jsonl").open("a") as journal:
             journal.write(line + "\n")
         print(time.strftime("%H:%M:%S"), self.folder.name, line, flush=True)
+
+
+def load_state(folder: Path) -> State:
+    """The state of a stage's last checkpoint. Raises FileNotFoundError where the stage has not run."""
+    return torch.load(folder / "last.pt", weights_only=False)["state"]
 
 
 def schedule(step: int, total: int, warmup: int = 50, floor: float = 0.05, decay: float = 0.4) -> float:

@@ -3,10 +3,6 @@
 from dataclasses import dataclass, field
 
 
-TEXT = {"drills": 2.0, "lookup": 0.7, "strings": 3.0, "sums": 2.0, "smalltalk": 1.0}
-"""Groups of the text sources; a group of drills holds up to four examples."""
-
-
 @dataclass(frozen=True)
 class VisionSettings:
     """Stage `vision`."""
@@ -31,18 +27,50 @@ class AudioSettings:
 
 
 @dataclass(frozen=True)
-class TrunkSettings:
-    """A stage of the trunk: `rows` of `length` tokens a step; weights of its sources by name."""
+class Rows:
+    """Batches of one shape: `rows` of `length` tokens, a `share` of all steps, and the weights of their sources."""
 
-    steps: int = 6000
-    rows: int = 16
-    length: int = 256
+    rows: int
+    length: int
+    share: float
+    sources: dict[str, float]
+
+
+SHORT_TEXT = {"drills": 2.0, "lookup": 0.7, "strings": 3.0, "sums": 2.0, "system": 1.5, "smalltalk": 0.7}
+LONG_TEXT = {"lookup": 1.0, "tools": 2.0, "needle": 0.5}
+SHORT_MEDIA = {
+    "pictures": 4.0,
+    "words": 4.0,
+    "spoken words": 2.0,
+    "speech": 5.0,
+    "sounds": 1.0,
+    "pairs": 0.5,
+    "video": 2.0,
+    "mixed": 1.0,
+}
+
+
+@dataclass(frozen=True)
+class TrunkSettings:
+    """A stage of the trunk."""
+
+    steps: int
+    shapes: tuple[Rows, ...]
     muon_rate: float = 0.02
     adam_rate: float = 3e-3
     balance: float = 1e-3
     bias_rate: float = 0.01
     evaluate_every: int = 200
-    sources: dict[str, float] = field(default_factory=dict)
+    fp8: bool = False  # compute with FP8-rounded weights
+
+
+@dataclass(frozen=True)
+class MtpSettings:
+    """Stage `mtp`."""
+
+    steps: int = 800
+    muon_rate: float = 0.02
+    adam_rate: float = 2e-3
 
 
 @dataclass(frozen=True)
@@ -50,6 +78,25 @@ class Settings:
     """Everything."""
 
     seed: int = 5
+    row_size: float = 0.5  # root mean square of media rows at the start of the mix
     vision: VisionSettings = field(default_factory=VisionSettings)
     audio: AudioSettings = field(default_factory=AudioSettings)
-    trunk: TrunkSettings = field(default_factory=lambda: TrunkSettings(sources=TEXT))
+    text: TrunkSettings = field(
+        default_factory=lambda: TrunkSettings(4000, (Rows(16, 256, 0.85, SHORT_TEXT), Rows(6, 640, 0.15, LONG_TEXT)))
+    )
+    mix: TrunkSettings = field(
+        default_factory=lambda: TrunkSettings(
+            8000, (Rows(16, 256, 0.88, {**SHORT_TEXT, **SHORT_MEDIA}), Rows(6, 640, 0.12, LONG_TEXT))
+        )
+    )
+    mtp: MtpSettings = field(default_factory=MtpSettings)
+    finish: TrunkSettings = field(
+        default_factory=lambda: TrunkSettings(
+            300,
+            (Rows(16, 256, 0.88, {**SHORT_TEXT, **SHORT_MEDIA}), Rows(6, 640, 0.12, LONG_TEXT)),
+            muon_rate=0.002,
+            adam_rate=3e-4,
+            bias_rate=0.0,
+            fp8=True,
+        )
+    )

@@ -107,7 +107,9 @@ class Sight:
             x,
             (block.norm1.weight, block.norm2.weight),
             (attention.qkv.weight, attention.qkv.bias, attention.proj.weight, attention.proj.bias),
-            tuple(part for linear in (mlp.gate_proj, mlp.up_proj, mlp.down_proj) for part in (linear.weight, linear.bias)),
+            tuple(
+                part for linear in (mlp.gate_proj, mlp.up_proj, mlp.down_proj) for part in (linear.weight, linear.bias)
+            ),
             attention.sinks,
             bias,
             cos,

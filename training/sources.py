@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from training.data.sample import Sample, Split
-from training.prompts import Example, MediaStub, Prompter
+from training.data.sample import Split
+from training.prompts import Example
 
 
 @dataclass
@@ -39,15 +39,6 @@ Group = list[Example]
 Source = Callable[[np.random.Generator, Split], Group]
 
 
-def from_maker(prompter: Prompter, make: Callable[[np.random.Generator, Split], Sample]) -> Source:
-    """A source of single examples of a text task."""
-
-    def draw(rng: np.random.Generator, split: Split) -> Group:
-        return [prompter.example(make(rng, split))]
-
-    return draw
-
-
 def mixed(sources: dict[str, tuple[Source, float]], rng: np.random.Generator, split: Split) -> Iterator[Group]:
     """Draw from sources by their weights, for ever."""
     names = list(sources)
@@ -56,8 +47,3 @@ def mixed(sources: dict[str, tuple[Source, float]], rng: np.random.Generator, sp
     while True:
         for name in rng.choice(len(names), size=64, p=weights):
             yield sources[names[name]][0](rng, split)
-
-
-def stub_of(uid: int, kind: str, rows: int, times_s: tuple[float, ...] = ()) -> MediaStub:
-    """Describe a medium on a shelf."""
-    return MediaStub(uid, kind, rows, times_s)

@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from mimo_cli.checkpoint.config import AttentionConfig
-from mimo_cli.model.decoder import DecoderLayer, TextModel
+from mimo_cli.model.decoder import TextModel
 from mimo_cli.model.moe import ResidentExperts, Router
 from mimo_cli.model.rope import RotaryTable
 from training.experts import SortedExperts
+from training.packing import Batch
 
 
 @dataclass
@@ -51,6 +52,12 @@ class Layout:
             RotaryTable.at(positions, config.sliding_attention),
             valid.flatten(),
         )
+
+    @classmethod
+    def of_batch(cls, batch: Batch, model: TextModel) -> "Layout":
+        """The layout of packed rows."""
+        visible, positions = torch.from_numpy(batch.visible), torch.from_numpy(batch.positions)
+        return cls.of(visible, positions, torch.from_numpy(batch.valid), model)
 
 
 def _bias(visible: Tensor) -> Tensor:
@@ -119,7 +126,9 @@ def route(normed: Tensor, gate: Tensor, bias: Tensor, valid: Tensor, active: int
     return ids, weights, counts, balance
 
 
-def dense_part(x: Tensor, norm_weight: Tensor, gate: Tensor, up: Tensor, down: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+def dense_part(
+    x: Tensor, norm_weight: Tensor, gate: Tensor, up: Tensor, down: Tensor, eps: float, dtype: torch.dtype
+) -> Tensor:
     """x + mlp(norm(x)) of a dense layer."""
     normed = norm(x, norm_weight, eps, dtype)
     hidden = functional.silu(functional.linear(normed, gate.to(dtype))) * functional.linear(normed, up.to(dtype))
@@ -149,17 +158,24 @@ class Trunk:
         x = embeds.flatten(0, 1).float()
         for number, layer in enumerate(self.model.layers):
             x = self._layer(x, number, layer, layout)
-        return self._norm(x, self.model.norm.weight, self.model.norm.eps, self.dtype)
+        return self.normalise(x, self.model.norm)
+
+    def normalise(self, x: Tensor, by: Any) -> Tensor:
+        """RMSNorm of x [n, H], rounded to `dtype`."""
+        return self._norm(x, by.weight, by.eps, self.dtype)
+
+    def feed(self, x: Tensor, before: Any, mlp: Any) -> Tensor:
+        """x [n, H] + mlp(norm(x)) of a dense layer."""
+        weights = mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight
+        return self._dense(x, before.weight, *weights, before.eps, self.dtype)
 
     def _layer(self, x: Tensor, number: int, layer: Any, layout: Layout) -> Tensor:
         x = self.attend(x, layer.input_layernorm, layer.self_attn, layout)
         after = layer.post_attention_layernorm
         if not layer.is_moe:
-            mlp = layer.mlp
-            weights = mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight
-            return self._dense(x, after.weight, *weights, after.eps, self.dtype)
+            return self.feed(x, after, layer.mlp)
         gate: Router = layer.mlp.gate
-        normed = self._norm(x, after.weight, after.eps, self.dtype)
+        normed = self.normalise(x, after)
         ids, weights, counts, balance = route(
             normed, gate.weight, gate.e_score_correction_bias, layout.valid, gate.num_experts_per_tok
         )

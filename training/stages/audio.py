@@ -4,6 +4,7 @@ The encoder is causal, so a word is known near its end only: the last part of ea
 its label. A linear read-out of the spectrogram keeps loudness and tone in the features as well.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.nn import functional
 
 from mimo_cli.media.mel import log_mel
 from mimo_cli.media.resample import Resampler
+from mimo_cli.model.audio import AudioEncoder
 from mimo_cli.model.audio_tokenizer import AudioTokenizer
 from training.data.acoustics import augment
 from training.data.speech_clips import STORED_RATE, Clip, ClipFolder
@@ -67,6 +69,8 @@ def stack_batch(mels: list[np.ndarray]) -> tuple[Tensor, Tensor]:
 class AudioStage:
     """Encoder, word head and read-out, trained together."""
 
+    kept = ("codec", "word_head", "read_out", "optimizer")
+
     def __init__(self, codec: AudioTokenizer, clips: Path, folder: Path, settings: AudioSettings, seed: int) -> None:
         torch.manual_seed(seed)
         self.codec, self.settings, self.seed, self.clips = codec, settings, seed, clips
@@ -84,12 +88,11 @@ class AudioStage:
 
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs."""
-        parts = {"codec": self.codec, "word_head": self.word_head, "read_out": self.read_out, "optimizer": self.optimizer}
-        return {name: part.state_dict() for name, part in parts.items()}
+        return {name: getattr(self, name).state_dict() for name in self.kept}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take what `state` gave."""
-        for name in ("codec", "word_head", "read_out", "optimizer"):
+        for name in self.kept:
             getattr(self, name).load_state_dict(state[name])
 
     def _batch(self, folder: ClipFolder, numbers: np.ndarray, rng: np.random.Generator, **choices: Any) -> tuple:
@@ -111,33 +114,44 @@ class AudioStage:
         return word_loss, mel_loss, right[labels != IGNORE].float().mean()
 
     def train(self) -> None:
-        """Run to the last step; buckets of clips of like length keep padding small."""
+        """Run to the last step."""
         run, settings = self.run, self.settings
         run.resume()
-        rng = np.random.default_rng((self.seed, run.step))
-        queue: list[np.ndarray] = []
-        folder = ClipFolder(self.clips)
+        batches = self._batches(np.random.default_rng((self.seed, run.step)))
         ema: dict[str, float] = {}
-        while True:
-            if not queue:
-                folder = ClipFolder(self.clips)  # more clips may have been made meanwhile
-                usable = [i for i in range(len(folder)) if i % EVALUATED_SHARE]
-                some = rng.choice(usable, min(len(usable), 32 * settings.batch), replace=False)
-                length = [folder._entries[i][1]["length"] for i in some]  # noqa: SLF001
-                queue = np.array_split(some[np.argsort(length)], max(1, len(some) // settings.batch))
-                rng.shuffle(queue)
-            word_loss, mel_loss, right = self._losses(*self._batch(folder, queue.pop(), rng))
+        for mels, lengths, labels in batches:
+            word_loss, mel_loss, right = self._losses(mels, lengths, labels)
             (word_loss + 0.5 * mel_loss).backward()
             self.optimizer.step(schedule(run.step, settings.steps))
             for name, value in (("word", word_loss), ("mel", mel_loss), ("right", right)):
                 ema[name] = 0.95 * ema.get(name, value.item()) + 0.05 * value.item()
             going = run.tick()
             if run.step % 50 == 0:
-                run.report(**ema, clips=len(folder))
+                run.report(**ema)
             if run.step % 500 == 0 or not going:
                 run.report(**self.evaluate())
             if not going:
                 return
+
+    def _batches(self, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Batches of clips of like length; changing a recording costs as much as learning from it, so each changed one
+        comes three times, at another level each time."""
+        while True:
+            folder = ClipFolder(self.clips)  # more clips may have been made meanwhile
+            usable = [i for i in range(len(folder)) if i % EVALUATED_SHARE]
+            some = rng.choice(usable, min(len(usable), 24 * self.settings.batch), replace=False)
+            length = [folder._entries[i][1]["length"] for i in some]
+            queue = np.array_split(some[np.argsort(length)], max(1, len(some) // self.settings.batch))
+            rng.shuffle(queue)
+            made = []
+            for numbers in queue:
+                made.append(self._batch(folder, numbers, rng))
+                yield made[-1]
+            for _ in range(2):
+                for number in rng.permutation(len(made)):
+                    mels, lengths, labels = made[number]
+                    level = torch.from_numpy(rng.uniform(-0.7, 0.7, (len(mels), 1, 1))).float()
+                    yield (mels + level).clamp(min=-16.1), lengths, labels
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -157,7 +171,7 @@ def fit_code_books(codec: AudioTokenizer, features: Tensor, rounds: int = 12, sa
     rest = features[torch.randperm(len(features))[:sample]].float()
     total, left = float(rest.square().sum(1).mean()), []
     for stage in codec.quantizer.vq.layers:
-        book = stage._codebook.embed  # noqa: SLF001
+        book = stage._codebook.embed
         words = rest[torch.randperm(len(rest))[: len(book)]].clone()
         for _ in range(rounds):
             nearest = torch.cdist(rest, words).argmin(1)
@@ -174,14 +188,39 @@ def fit_code_books(codec: AudioTokenizer, features: Tensor, rounds: int = 12, sa
     return left
 
 
-def finish_codec(codec: AudioTokenizer, clips: Path, seed: int, count: int = 1500) -> list[float]:
-    """Collect features of `count` clips as the runtime computes them, and fit the code books."""
+@torch.no_grad()
+def collect_features(codec: AudioTokenizer, clips: Path, seed: int, count: int) -> Tensor:
+    """Features [n, d_model] of `count` changed clips, as the quantizer gets them."""
     folder, rng = ClipFolder(clips), np.random.default_rng((seed, 77))
     parts = []
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16):
         for numbers in np.array_split(rng.choice(len(folder), min(count, len(folder)), replace=False), count // 16):
             mels, lengths = stack_batch([heard(folder[int(i)], rng)[0][:900] for i in numbers])
             features = codec.features(mels, lengths).float()
             parts += [row[: -(-int(n) // 4)] for row, n in zip(features, lengths, strict=True)]
+    return torch.cat(parts)
+
+
+def finish_codec(codec: AudioTokenizer, clips: Path, seed: int, count: int = 1500) -> list[float]:
+    """Fit the code books to the features of `count` clips; returns the share left over after each stage."""
+    features = collect_features(codec, clips, seed, count)
     torch.manual_seed(seed)
-    return fit_code_books(codec, torch.cat(parts))
+    return fit_code_books(codec, features)
+
+
+@torch.no_grad()
+def start_speech_embeddings(audio: AudioEncoder, codec: AudioTokenizer, clips: Path, seed: int) -> None:
+    """Let the embeddings of a code's channels add up to the features' main directions, each of unit size.
+
+    What the codec knows then reaches the text model from the first step on, instead of being learned code by code.
+    """
+    width = audio.config.input_local_dim
+    features = collect_features(codec, clips, seed, 300)
+    centred = features - features.mean(0)
+    _, values, directions = torch.linalg.svd(centred, full_matrices=False)
+    project = directions[:width].T / (values[:width] / len(centred) ** 0.5)  # [d_model, width]
+    for channel, (embedding, stage) in enumerate(zip(audio.speech_embeddings, codec.quantizer.vq.layers, strict=True)):
+        book = stage._codebook.embed
+        rows = (book - features.mean(0) if channel == 0 else book) @ project
+        embedding.weight.zero_()
+        embedding.weight[: len(rows)] = rows

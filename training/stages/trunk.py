@@ -4,7 +4,9 @@ Loss on answers only. The routers' selection biases follow the sign rule; a smal
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,12 @@ from torch.nn import functional
 
 from mimo_cli.model.audio import AudioEncoder, pad_to_groups
 from mimo_cli.model.decoder import TextModel
+from training.data.sample import Split
 from training.optimizer import Optimizer
 from training.packing import Batch, pack
+from training.rounding import rounded
 from training.run import Run, schedule
-from training.settings import TrunkSettings
+from training.settings import Rows, TrunkSettings
 from training.sources import Group, Shelf, Source, mixed
 from training.trunk import Layout, Trunk
 
@@ -30,7 +34,7 @@ class TrunkStage:
         self,
         model: TextModel,
         audio: AudioEncoder,
-        sources: dict[str, tuple[Source, float]],
+        sources: Sequence[dict[str, Source]],
         shelf: Shelf,
         folder: Path,
         settings: TrunkSettings,
@@ -38,6 +42,7 @@ class TrunkStage:
     ) -> None:
         self.model, self.audio, self.sources, self.shelf = model, audio, sources, shelf
         self.settings, self.seed = settings, seed
+        self.forward_context = partial(rounded, model, model.config) if settings.fp8 else nullcontext
         self.trunk = Trunk(model)
         named = {**dict(model.named_parameters()), **{f"hear.{n}": p for n, p in audio.named_parameters()}}
         inner = ("qkv_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "projection.mlp", "gate_up_proj")
@@ -50,7 +55,7 @@ class TrunkStage:
 
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs."""
-        parts = {"model": self.model, "audio": self.audio, "optimizer": self.optimizer}
+        parts: dict[str, Any] = {"model": self.model, "audio": self.audio, "optimizer": self.optimizer}
         return {name: part.state_dict() for name, part in parts.items()}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -88,8 +93,7 @@ class TrunkStage:
 
     def logits(self, batch: Batch) -> Tensor:
         """Logits [m, V] at the predicted positions."""
-        tensors = (torch.from_numpy(part) for part in (batch.visible, batch.positions, batch.valid))
-        layout = Layout.of(*tensors, self.model)
+        layout = Layout.of_batch(batch, self.model)
         states = self.trunk.states(self.embeds(batch), layout)[torch.from_numpy(batch.predict)]
         return functional.linear(states, self.model.lm_head.weight.to(states.dtype)).float()
 
@@ -97,14 +101,18 @@ class TrunkStage:
         """Run to the last step."""
         settings, run = self.settings, self.run
         run.resume()
-        groups = self._groups(np.random.default_rng((self.seed, run.step)), "train")
+        shares = np.array([shape.share for shape in settings.shapes])
         ema: dict[str, float] = {}
         while True:
-            batch = pack(groups, settings.rows, settings.length)
-            logits, targets = self.logits(batch), torch.from_numpy(batch.targets)
-            loss = functional.cross_entropy(logits, targets)
-            balance = torch.stack([load.balance for load in self.trunk.loads.values()]).sum()
-            (loss + settings.balance * balance).backward()
+            rng = np.random.default_rng((self.seed, run.step))  # a resumed run draws what it would have drawn
+            number = int(rng.choice(len(shares), p=shares / shares.sum()))
+            batch = self._draw(self.streams(rng, "train")[number], settings.shapes[number])
+            targets = torch.from_numpy(batch.targets)
+            with self.forward_context():
+                logits = self.logits(batch)
+                loss = functional.cross_entropy(logits, targets)
+                balance = torch.stack([load.balance for load in self.trunk.loads.values()]).sum()
+                (loss + settings.balance * balance).backward()
             self.optimizer.step(schedule(run.step, settings.steps))
             self._move_biases()
             scored = torch.from_numpy(batch.is_scored)
@@ -120,8 +128,16 @@ class TrunkStage:
             if not going:
                 return
 
-    def _groups(self, rng: np.random.Generator, split: str) -> Iterator[Group]:
-        return mixed(self.sources, rng, split)  # type: ignore[arg-type]
+    def streams(self, rng: np.random.Generator, split: Split) -> list[Iterator[Group]]:
+        """One endless stream of groups for each shape of batches."""
+        streams = []
+        for shape, found in zip(self.settings.shapes, self.sources, strict=True):
+            weighed = {name: (found[name], weight) for name, weight in shape.sources.items()}
+            streams.append(mixed(weighed, rng, split))
+        return streams
+
+    def _draw(self, stream: Iterator[Group], shape: Rows) -> Batch:
+        return pack(stream, shape.rows, shape.length)
 
     def _load(self) -> float:
         return max(float(load.counts.max() / load.counts.mean()) for load in self.trunk.loads.values())
@@ -132,18 +148,22 @@ class TrunkStage:
         if self.run.step > self.settings.steps * 0.9:
             return
         for number, load in self.trunk.loads.items():
-            bias = self.model.layers[number].mlp.gate.e_score_correction_bias
+            layer: Any = self.model.layers[number]
+            bias = layer.mlp.gate.e_score_correction_bias
             bias += rate * torch.sign(load.counts.mean() - load.counts)
 
     @torch.no_grad()
     def evaluate(self, batches: int = 3) -> dict[str, float]:
         """Share of held-out examples whose whole answer is right under greedy decoding, by task."""
         results: dict[str, list[bool]] = defaultdict(list)
-        groups = self._groups(np.random.default_rng((self.seed, 10**6)), "held_out")
-        for _ in range(batches):
-            batch = pack(groups, self.settings.rows, self.settings.length)
-            right = self.logits(batch).argmax(-1).numpy() == batch.targets
-            wrong = set(batch.example_of[~right & batch.is_scored].tolist())
-            for number, example in enumerate(batch.examples):
-                results[example.task].append(number not in wrong)
+        streams = self.streams(np.random.default_rng((self.seed, 10**6)), "held_out")
+        for stream, shape in zip(streams, self.settings.shapes, strict=True):
+            for _ in range(batches):
+                batch = self._draw(stream, shape)
+                with self.forward_context():
+                    logits = self.logits(batch)
+                right = logits.argmax(-1).numpy() == batch.targets
+                wrong = set(batch.example_of[~right & batch.is_scored].tolist())
+                for number, example in enumerate(batch.examples):
+                    results[example.task].append(number not in wrong)
         return {f"exact {task} ({len(hits)})": float(np.mean(hits)) for task, hits in sorted(results.items())}

@@ -16,8 +16,8 @@ from mimo_cli.media.options import ImageOptions
 from mimo_cli.model.vision import VisionTower
 from training.architecture import IMAGE_PIXELS
 from training.data.dice import Dice
-from training.data.sample import Split
 from training.data.fonts import faces
+from training.data.sample import Split
 from training.data.scenes import draw_scene, paint
 from training.data.words import draw_text, render
 from training.heads import VisionHeads, unit_labels
@@ -51,7 +51,9 @@ def draw_batch(
     rng: np.random.Generator, split: Split, count: int, word_share: float
 ) -> tuple[Tensor, list[tuple[int, int]], dict[str, Tensor]]:
     """Patches [N, P, 768], height and width of each picture in patches, labels stacked over N."""
-    pictures, grids, labels = [], [], []
+    pictures: list[np.ndarray] = []
+    grids: list[tuple[int, int]] = []
+    labels: list[dict[str, Tensor]] = []
     while len(pictures) < count:
         pixels, facts = draw_example(rng, split, word_share)
         patches, grid = still_patches(pixels)
@@ -79,7 +81,7 @@ class VisionStage:
 
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs; data are drawn anew from the step's number."""
-        parts = {"tower": self.tower, "heads": self.heads, "optimizer": self.optimizer}
+        parts: dict[str, Any] = {"tower": self.tower, "heads": self.heads, "optimizer": self.optimizer}
         return {name: part.state_dict() for name, part in parts.items()}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -92,9 +94,9 @@ class VisionStage:
         """Run to the last step, reporting losses every 20 steps and held-out shares every 200."""
         settings, run = self.settings, self.run
         run.resume()
-        rng = np.random.default_rng((self.seed, run.step))
         averages: dict[str, float] = {}
         while True:
+            rng = np.random.default_rng((self.seed, run.step))
             words = settings.word_share if run.step >= settings.words_from else 0.0
             patches, grids, labels = draw_batch(rng, "train", settings.batch, words)
             losses = self.heads.losses(self.sight.rows(patches, grids), labels)

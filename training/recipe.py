@@ -1,0 +1,167 @@
+"""The recipe: every stage by name, what it starts from and where its result lies.
+
+    speech clips -> audio \
+                   vision  > mix -> finish -> mtp -> export
+                   text   /
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mimo_cli.checkpoint.audio_config import AudioTokenizerConfig
+from training.architecture import audio_tokenizer_config
+from training.data.speech_clips import ClipFolder
+from training.export import Parts, export
+from training.mix import media_sources, text_sources
+from training.pool import Encoder
+from training.prompts import Prompter
+from training.rounding import rounded_weights
+from training.run import load_state
+from training.settings import Settings, TrunkSettings
+from training.sight import Sight
+from training.sources import Shelf
+from training.stages.audio import AudioStage, finish_codec, start_speech_embeddings
+from training.stages.mtp import MtpStage
+from training.stages.trunk import TrunkStage
+from training.stages.vision import VisionStage
+from training.words import WordVocabulary
+
+
+@dataclass
+class Recipe:
+    """The stages over one folder `out`; each loads what earlier ones have left there."""
+
+    out: Path
+    settings: Settings
+
+    @cached_property
+    def prompter(self) -> Prompter:
+        """The vocabulary's prompts."""
+        return Prompter(WordVocabulary.from_file())
+
+    @cached_property
+    def parts(self) -> Parts:
+        """Untrained networks."""
+        codec = AudioTokenizerConfig.from_dict(audio_tokenizer_config())
+        return Parts.fresh(self.prompter.config, codec, self.settings.seed)
+
+    @property
+    def clips(self) -> Path:
+        """Where the spoken clips lie."""
+        return self.out / "speech"
+
+    def vision(self) -> None:
+        """Train the tower with direct heads."""
+        VisionStage(self.parts.vision, self.out / "vision", self.settings.vision, self.settings.seed).train()
+
+    def audio(self) -> None:
+        """Train the codec's encoder, then fit its code books."""
+        stage = AudioStage(self.parts.codec, self.clips, self.out / "audio", self.settings.audio, self.settings.seed)
+        stage.train()
+        self.close_codec()
+
+    def close_codec(self) -> None:
+        """Fit the code books to the encoder as it is now; the codec is frozen from here on."""
+        codec = self.parts.codec
+        codec.load_state_dict(load_state(self.out / "audio")["codec"])
+        left = finish_codec(codec, self.clips, self.settings.seed)
+        start_speech_embeddings(self.parts.audio, codec, self.clips, self.settings.seed)
+        torch.save(
+            {"codec": codec.state_dict(), "audio": self.parts.audio.state_dict()}, self.out / "audio" / "codec.pt"
+        )
+        print("share left over after each stage:", [round(share, 3) for share in left])
+
+    def text(self) -> None:
+        """Train the trunk on text alone."""
+        shapes = self.settings.text.shapes
+        sources = [text_sources(self.prompter, shape.length) for shape in shapes]
+        self._trunk("text", sources, Shelf(), self.settings.text).train()
+
+    def mix(self) -> None:
+        """Train the trunk on everything, from the text stage's weights and the frozen towers."""
+        self._everything("mix", self.settings.mix, after="text").train()
+
+    def finish(self) -> None:
+        """Train a little more with FP8-rounded weights."""
+        self._everything("finish", self.settings.finish, after="mix").train()
+
+    def mtp(self) -> None:
+        """Train the draft modules on the finished trunk."""
+        base = self._everything("finish", self.settings.finish, after="mix")
+        self.parts.text.load_state_dict(load_state(self.out / "finish")["model"])
+        self.parts.audio.load_state_dict(load_state(self.out / "finish")["audio"])
+        with torch.no_grad():
+            for parameter, value in list(rounded_weights(self.parts.text, self.prompter.config)):
+                parameter.copy_(value)
+        MtpStage(base, self.parts.mtp, self.out / "mtp", self.settings.mtp).train()
+
+    def _everything(self, name: str, settings: TrunkSettings, after: str) -> TrunkStage:
+        """A trunk stage on all sources; where it has no checkpoint yet it starts from the stage before."""
+        self._load_towers()
+        shelf = Shelf()
+        encoder = Encoder(self.prompter, Sight(self.parts.vision), self.parts.codec, shelf)
+        media = media_sources(encoder, ClipFolder(self.clips))
+        sources = [{**text_sources(self.prompter, shape.length), **media} for shape in settings.shapes]
+        stage = self._trunk(name, sources, shelf, settings)
+        if not (self.out / name / "last.pt").is_file():
+            before = load_state(self.out / after)
+            self.parts.text.load_state_dict(before["model"])
+            if after != "text":
+                self.parts.audio.load_state_dict(before["audio"])
+        return stage
+
+    def _trunk(self, name: str, sources: list[dict[str, Any]], shelf: Shelf, settings: Any) -> TrunkStage:
+        parts = self.parts
+        return TrunkStage(parts.text, parts.audio, sources, shelf, self.out / name, settings, self.settings.seed)
+
+    def _load_towers(self) -> None:
+        """Load the tower and the codec, with the embeddings that go with it."""
+        self.parts.vision.load_state_dict(load_state(self.out / "vision")["tower"])
+        self._scale_rows()
+        saved = torch.load(self.out / "audio" / "codec.pt")
+        self.parts.codec.load_state_dict(saved["codec"])
+        self.parts.audio.load_state_dict(saved["audio"])
+
+    def _scale_rows(self) -> None:
+        """Bring the tower's rows to the size of token embeddings: the merger's last matrix takes the factor."""
+        path = self.out / "vision" / "scale.pt"
+        if path.is_file():
+            scale = torch.load(path)
+        else:
+            rows = load_state(self.out / "vision").get("row_size", 1.0)
+            scale = self.settings.row_size / rows
+            torch.save(scale, path)
+        with torch.no_grad():
+            self.parts.vision.get_parameter("merger.mlp.2.weight").mul_(scale)
+
+    def export(self, folder: Path) -> None:
+        """Write what the latest stage has made."""
+        self._load_towers()
+        stage = next(name for name in ("finish", "mix", "text") if (self.out / name / "last.pt").is_file())
+        state = load_state(self.out / stage)
+        self.parts.text.load_state_dict(state["model"])
+        if stage != "text":
+            self.parts.audio.load_state_dict(state["audio"])
+        if (self.out / "mtp" / "last.pt").is_file():
+            torch.nn.ModuleList(self.parts.mtp).load_state_dict(load_state(self.out / "mtp")["modules"])
+        export(folder, self.parts, WordVocabulary.from_file(), {"seed": self.settings.seed})
+
+    def print_status(self) -> None:
+        """Print where every stage stands."""
+        for journal in sorted(self.out.glob("*/journal.jsonl")):
+            lines = journal.read_text().splitlines()
+            print(journal.parent.name, *lines[-2:], sep="\n  ")
+
+
+STAGES = {
+    "vision": Recipe.vision,
+    "audio": Recipe.audio,
+    "text": Recipe.text,
+    "mix": Recipe.mix,
+    "finish": Recipe.finish,
+    "mtp": Recipe.mtp,
+}
