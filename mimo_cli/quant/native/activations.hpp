@@ -44,9 +44,7 @@ struct Activations {
   int spans = 0;                // columns are padded to whole spans
   int planes = 1;
   bool integer = true;
-  Scratch<int8_t> codes;        // integer: [plane][token][stride]
-  Scratch<float> scales;        // integer: [token][spans]
-  Scratch<int32_t> sums;        // integer: [plane][token][spans * 4], sums of 32 codes
+  Scratch<uint8_t> records;     // integer: [token][span] one record: codes [plane][128] int8, sums [plane][4] int32, scale float
   Scratch<uint16_t> pairs;      // float: [plane][token][stride] bfloat16, or (AVX2) [token][stride] float32 in the same room
   int tokens = 0;
 
@@ -56,18 +54,22 @@ struct Activations {
     planes = plane_count;
     integer = as_integer;
     if (integer) {
-      codes.ensure(size_t(planes) * tokens * stride());
-      scales.ensure(size_t(tokens) * spans);
-      sums.ensure(size_t(planes) * tokens * spans * 4);
+      records.ensure(tokens * token_bytes());
     } else {
       pairs.ensure(size_t(planes < 2 ? 2 : planes) * tokens * stride());
     }
   }
   // Cells from one token to the next. Not a power of two: tokens read side by side must not meet in one set of the cache.
   size_t stride() const { return size_t(spans) * kSpanCols + 64; }
-  int8_t* code(int plane, int token) const { return codes.get() + (size_t(plane) * tokens + token) * stride(); }
-  int32_t* sum(int plane, int token) const { return sums.get() + (size_t(plane) * tokens + token) * spans * 4; }
-  float* scale(int token) const { return scales.get() + size_t(token) * spans; }
+  // Beside each other lies what is read together: one stream of activations beside that of the weights. sums: of 32 codes.
+  size_t record_bytes() const { return (size_t(planes) * (kSpanCols + 16) + 4 + 63) / 64 * 64; }
+  size_t token_bytes() const { return spans * record_bytes() + 64; }
+  uint8_t* record(int token, int span) const { return records.get() + token * token_bytes() + span * record_bytes(); }
+  int8_t* code(int plane, int token, int span) const { return reinterpret_cast<int8_t*>(record(token, span)) + plane * kSpanCols; }
+  int32_t* sum(int plane, int token, int span) const {
+    return reinterpret_cast<int32_t*>(record(token, span) + planes * kSpanCols) + plane * 4;
+  }
+  float& scale(int token, int span) const { return *reinterpret_cast<float*>(record(token, span) + planes * (kSpanCols + 16)); }
   float* value(int token) const { return reinterpret_cast<float*>(pairs.get()) + size_t(token) * stride(); }
   uint16_t* pair(int plane, int token) const { return pairs.get() + (size_t(plane) * tokens + token) * stride(); }
 };

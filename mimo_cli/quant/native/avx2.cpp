@@ -30,7 +30,7 @@ inline __m256 half_scales(const uint8_t* p) { return _mm256_cvtph_ps(_mm_loadu_s
 template <int G>
 struct Int4Codec {
   static constexpr int kGroup = G, kScaleBytes = 32;
-  static constexpr bool kNibbles = true;
+  static constexpr bool kNibbles = true, kWide = false;
   __m256i mask = _mm256_set1_epi8(15);
   __m256i low(__m256i b) const { return _mm256_and_si256(b, mask); }
   __m256i high(__m256i b) const { return _mm256_and_si256(_mm256_srli_epi16(b, 4), mask); }
@@ -39,7 +39,7 @@ struct Int4Codec {
 
 struct Mxfp4Codec {
   static constexpr int kGroup = 32, kScaleBytes = 16;
-  static constexpr bool kNibbles = true;
+  static constexpr bool kNibbles = true, kWide = true;  // scales reach the end of float32's range: that of the activations comes first
   __m256i mask = _mm256_set1_epi8(15);
   __m256i table = _mm256_broadcastsi128_si256(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
   __m256i low(__m256i b) const { return _mm256_shuffle_epi8(table, _mm256_and_si256(b, mask)); }
@@ -55,7 +55,7 @@ struct Mxfp4Codec {
 
 struct Int8Codec {
   static constexpr int kGroup = 128, kScaleBytes = 32;
-  static constexpr bool kNibbles = false;
+  static constexpr bool kNibbles = false, kWide = false;
   static __m256 scales(const uint8_t* p, int half) { return half_scales(p + half * 16); }
 };
 
@@ -84,8 +84,8 @@ void integer_half(const Matrix& w, const uint8_t* stream, const Activations& act
 #pragma GCC unroll 4
         for (int m = 0; m < M; m++)
 #pragma GCC unroll 3
-          for (int p = 0; p < P; p++) dot[m][p] = _mm256_set1_epi32(act.sum(p, source[m])[s * 4 + g]);
-        const int column = s * kSpanCols + g * C::kGroup;
+          for (int p = 0; p < P; p++) dot[m][p] = _mm256_set1_epi32(act.sum(p, source[m], s)[g]);
+        const int column = g * C::kGroup;
         for (int i = 0; i < kLines; i++, codes += kLineBytes) {
           const __m256i b = load(codes);
           prefetch(codes);
@@ -95,7 +95,7 @@ void integer_half(const Matrix& w, const uint8_t* stream, const Activations& act
           for (int m = 0; m < M; m++)
 #pragma GCC unroll 3
             for (int p = 0; p < P; p++) {
-              const int8_t* x = act.code(p, source[m]) + column + i * kLineCols;
+              const int8_t* x = act.code(p, source[m], s) + column + i * kLineCols;
               if constexpr (C::kNibbles) {
                 const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(lo, broadcast4(x)), _mm256_maddubs_epi16(hi, broadcast4(x + 4)));
                 dot[m][p] = _mm256_add_epi32(dot[m][p], _mm256_madd_epi16(pairs, ones));
@@ -113,10 +113,14 @@ void integer_half(const Matrix& w, const uint8_t* stream, const Activations& act
             const __m256i rest = _mm256_add_epi32(_mm256_slli_epi32(dot[m][1], 8), dot[m][2]);
             value = _mm256_fmadd_ps(value, _mm256_set1_ps(65536.f), _mm256_cvtepi32_ps(rest));
           }
+          if constexpr (C::kWide) value = _mm256_mul_ps(value, _mm256_set1_ps(act.scale(source[m], s)));
           span_acc[m] = _mm256_fmadd_ps(value, ws, span_acc[m]);
         }
       }
-      for (int m = 0; m < M; m++) acc[m][j] = _mm256_fmadd_ps(span_acc[m], _mm256_set1_ps(act.scale(source[m])[s]), acc[m][j]);
+      for (int m = 0; m < M; m++) {
+        if constexpr (C::kWide) acc[m][j] = _mm256_add_ps(acc[m][j], span_acc[m]);
+        else acc[m][j] = _mm256_fmadd_ps(span_acc[m], _mm256_set1_ps(act.scale(source[m], s)), acc[m][j]);
+      }
     }
 }
 
@@ -285,14 +289,14 @@ void prepare_integer(const float* x, int cols, int token, const Matrix& w, Activ
     }
     const float scale = broken ? NAN : peak / top;
     const float inverse = scale >= 1.17549435e-38f ? 1.f / scale : 0.f;
-    out->scale(token)[s] = scale;
+    out->scale(token, s) = scale;
     int32_t sums[3][4] = {};
     for (int i = 0; i < kSpanCols; i++) {
       int rest = _mm_cvtss_si32(_mm_set_ss(v[i] * inverse));
       for (int p = out->planes - 1; p >= 0; p--) {  // the lowest 8 bits first, with their sign
         const int plane = p ? int8_t(rest) : rest;
         rest = (rest - plane) >> 8;
-        out->code(p, token)[s * kSpanCols + i] = int8_t(plane);
+        out->code(p, token, s)[i] = int8_t(plane);
         sums[p][i / 32] += plane;
       }
     }
@@ -300,7 +304,7 @@ void prepare_integer(const float* x, int cols, int token, const Matrix& w, Activ
       for (int g = 0; g < 4 / wide; g++) {
         int32_t sum = 0;
         for (int k = 0; k < wide; k++) sum += sums[p][g * wide + k];
-        out->sum(p, token)[s * 4 + g] = -offset * sum;
+        out->sum(p, token, s)[g] = -offset * sum;
       }
   }
 }

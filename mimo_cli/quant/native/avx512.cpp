@@ -11,151 +11,16 @@
 #include <cmath>
 #include <cstring>
 
+#include "avx512_integers.hpp"
 #include "cpu.hpp"
 
 namespace mimo {
 namespace {
 
-constexpr size_t kPrefetchBytes = 2048;  // ahead of the stream
-
-inline __m512i broadcast4(const void* p) {
-  int32_t v;
-  std::memcpy(&v, p, 4);
-  return _mm512_set1_epi32(v);
-}
-
 // Worth its slot only where the dot products of several tokens keep the core from running ahead by itself.
 template <int Tokens>
 inline void prefetch(const uint8_t* p) {
-  if constexpr (Tokens >= 4) _mm_prefetch(reinterpret_cast<const char*>(p + kPrefetchBytes), _MM_HINT_T0);
-}
-
-// One load, kept in a register: the compiler would rather fold it into each instruction that uses it.
-inline __m512i load_line(const uint8_t* p) {
-  __m512i line = _mm512_loadu_si512(p);
-  __asm__("" : "+v"(line));
-  return line;
-}
-
-inline __m512 half_scales(const uint8_t* p) {
-  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-}
-
-// ---- integer formats: u8 codes with an offset, times s8 activations ----
-
-// Codecs split a line of 8 columns into the codes of columns 0..3 and of 4..7. kHighShift: the second half comes out
-// shifted left by so many bits, which its sum takes back exactly.
-template <int G>
-struct Int4Codec {
-  static constexpr int kGroup = G, kLineCols = 8, kScaleBytes = 32, kHighShift = 4;
-  __m512i mask = _mm512_set1_epi8(15);
-  __m512i low(__m512i b) const { return _mm512_and_si512(b, mask); }
-  __m512i high(__m512i b) const { return _mm512_andnot_si512(mask, b); }
-  static __m512 scales(const uint8_t* p) { return half_scales(p); }
-};
-
-struct Mxfp4Codec {
-  static constexpr int kGroup = 32, kLineCols = 8, kScaleBytes = 16, kHighShift = 0;
-  // Twice the e2m1 value plus 12, four times over: a byte permutation looks at six bits, so the upper ones need no mask.
-  __m512i table = _mm512_broadcast_i32x4(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
-  __m512i low(__m512i b) const { return _mm512_permutexvar_epi8(b, table); }
-  __m512i high(__m512i b) const { return _mm512_permutexvar_epi8(_mm512_srli_epi16(b, 4), table); }
-  static __m512 scales(const uint8_t* p) {  // 2^(byte - 127) by its bits; byte 0 is subnormal. The activations are halved.
-    const __m512i e = _mm512_slli_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 23);
-    return _mm512_castsi512_ps(_mm512_max_epu32(e, _mm512_set1_epi32(0x00400000)));
-  }
-};
-
-struct Int8Codec {
-  static constexpr int kGroup = 128, kLineCols = 4, kScaleBytes = 32, kHighShift = 0;
-  static __m512 scales(const uint8_t* p) { return half_scales(p); }
-};
-
-// Even sums belong to the first half of a line, odd ones to the second.
-template <int S, int N>
-inline __m512i total(const __m512i (&sums)[N]) {
-  if constexpr (N == 1) return sums[0];
-  if constexpr (N == 2) return _mm512_add_epi32(sums[0], _mm512_srai_epi32(sums[1], S));
-  if constexpr (N == 4)
-    return _mm512_add_epi32(_mm512_add_epi32(sums[0], sums[2]), _mm512_srai_epi32(_mm512_add_epi32(sums[1], sums[3]), S));
-}
-
-template <class C, int M, int P>
-void integer_block(const Matrix& w, const uint8_t* stream, const Activations& act, const int32_t* source, __m512 (*acc)[2]) {
-  constexpr int kGroups = kSpanCols / C::kGroup, kLines = C::kGroup / C::kLineCols;
-  const C codec;
-  const int spans = w.spans(), streams = w.streams;
-  const size_t code_bytes = w.code_bytes(), scale_bytes = w.scale_bytes(), span_bytes = w.span_bytes();
-  const int8_t* q[M][P];
-  const int32_t* sum[M][P];
-  const float* scale[M];
-#pragma GCC unroll 8
-  for (int m = 0; m < M; m++) {
-    scale[m] = act.scale(source[m]);
-    acc[m][0] = acc[m][1] = _mm512_setzero_ps();
-#pragma GCC unroll 3
-    for (int p = 0; p < P; p++) q[m][p] = act.code(p, source[m]), sum[m][p] = act.sum(p, source[m]);
-  }
-  for (int s = 0; s < spans; s++, stream += span_bytes) {
-    for (int j = 0; j < streams; j++) {
-      const uint8_t* codes = stream + j * code_bytes;
-      const uint8_t* scales = stream + streams * code_bytes + j * scale_bytes;
-      __m512 span_acc[M];
-#pragma GCC unroll 8
-      for (int m = 0; m < M; m++) span_acc[m] = _mm512_setzero_ps();
-#pragma GCC unroll 4
-      for (int g = 0; g < kGroups; g++) {
-        // Several integer sums per token hide the latency of the dot product when there are few tokens; adding them is exact.
-        constexpr int kSums = M * P <= 2 ? (C::kLineCols == 8 ? 2 : 4) : M * P <= 4 || C::kHighShift ? 2 : 1;
-        __m512i dot[M][P][kSums];
-#pragma GCC unroll 8
-        for (int m = 0; m < M; m++)
-#pragma GCC unroll 3
-          for (int p = 0; p < P; p++) {
-            dot[m][p][0] = _mm512_set1_epi32(sum[m][p][s * 4 + g]);
-#pragma GCC unroll 4
-            for (int c = 1; c < kSums; c++) dot[m][p][c] = _mm512_setzero_si512();
-          }
-        const int column = s * kSpanCols + g * C::kGroup;
-#pragma GCC unroll 16
-        for (int i = 0; i < kLines; i++, codes += 64) {
-          const __m512i b = load_line(codes);
-          prefetch<M * P>(codes);
-          if constexpr (C::kLineCols == 8) {
-            const __m512i lo = codec.low(b), hi = codec.high(b);
-#pragma GCC unroll 8
-            for (int m = 0; m < M; m++)
-#pragma GCC unroll 3
-              for (int p = 0; p < P; p++) {
-                __m512i &first = dot[m][p][i * 2 % kSums], &second = dot[m][p][(i * 2 + 1) % kSums];
-                first = _mm512_dpbusd_epi32(first, lo, broadcast4(q[m][p] + column + 8 * i));
-                second = _mm512_dpbusd_epi32(second, hi, broadcast4(q[m][p] + column + 8 * i + 4));
-              }
-          } else {
-#pragma GCC unroll 8
-            for (int m = 0; m < M; m++)
-#pragma GCC unroll 3
-              for (int p = 0; p < P; p++)
-                dot[m][p][i % kSums] = _mm512_dpbusd_epi32(dot[m][p][i % kSums], b, broadcast4(q[m][p] + column + 4 * i));
-          }
-        }
-        const __m512 ws = C::scales(scales + g * C::kScaleBytes);
-#pragma GCC unroll 8
-        for (int m = 0; m < M; m++) {
-          __m512i d = total<C::kHighShift>(dot[m][0]);
-          if constexpr (P == 2) d = _mm512_add_epi32(_mm512_slli_epi32(d, 8), total<C::kHighShift>(dot[m][1]));
-          __m512 value = _mm512_cvtepi32_ps(d);
-          if constexpr (P == 3) {  // 65536 high leaves int32: the high plane joins in float32
-            const __m512i rest = _mm512_add_epi32(_mm512_slli_epi32(total<C::kHighShift>(dot[m][1]), 8), total<C::kHighShift>(dot[m][2]));
-            value = _mm512_fmadd_ps(value, _mm512_set1_ps(65536.f), _mm512_cvtepi32_ps(rest));
-          }
-          span_acc[m] = _mm512_fmadd_ps(value, ws, span_acc[m]);
-        }
-      }
-#pragma GCC unroll 8
-      for (int m = 0; m < M; m++) acc[m][j] = _mm512_fmadd_ps(span_acc[m], _mm512_set1_ps(scale[m][s]), acc[m][j]);
-    }
-  }
+  if constexpr (Tokens >= 4) prefetch_line(p + kPrefetchBytes);
 }
 
 // ---- float formats: bfloat16 pairs ----
@@ -195,8 +60,13 @@ struct Bf16Codec {
   void decode(const uint8_t* p, __m512i (&out)[2]) const { out[0] = _mm512_loadu_si512(p); }
 };
 
+// Dot product with two activations broadcast from memory: one instruction for one token, where the compiler would make two.
+// With several, whose dot products bind, a broadcast by itself is faster.
+template <int M>
 inline __m512 dot_pairs(__m512 acc, __m512i w, const uint16_t* x) {
-  return _mm512_dpbf16_ps(acc, (__m512bh)w, (__m512bh)broadcast4(x));
+  if constexpr (M > 1) return _mm512_dpbf16_ps(acc, (__m512bh)w, (__m512bh)broadcast4(x));
+  __asm__("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*reinterpret_cast<const Quad*>(x)));
+  return acc;
 }
 
 template <class C, int M, int P>
@@ -235,7 +105,7 @@ void float_block(const Matrix& w, const uint8_t* stream, const Activations& act,
 #pragma GCC unroll 8
             for (int m = 0; m < M; m++)
 #pragma GCC unroll 3
-              for (int p = 0; p < P; p++) part[m][u + k] = dot_pairs(part[m][u + k], v[k], x[m][p] + column + 2 * k);
+              for (int p = 0; p < P; p++) part[m][u + k] = dot_pairs<M>(part[m][u + k], v[k], x[m][p] + column + 2 * k);
         }
       }
       float block_scale = 1.f;
@@ -283,19 +153,9 @@ inline void finish(const RowsTask& t, int pair, int block, const __m512 (&acc)[2
   _mm512_mask_storeu_ps(out, rows, v);
 }
 
+// ---- which kernel for which rows ----
+
 using BlockFunction = void (*)(const Matrix&, const uint8_t*, const Activations&, const int32_t*, __m512 (*)[2]);
-
-// As many tokens at once as the registers hold.
-constexpr int widest_integer(int planes) { return planes == 1 ? 8 : planes == 2 ? 4 : 2; }
-
-template <class C, int P>
-BlockFunction integer_function(int m) {
-  static const BlockFunction table[] = {integer_block<C, 1, P>, integer_block<C, 2, P>,
-                                        integer_block<C, std::min(3, widest_integer(P)), P>, integer_block<C, std::min(4, widest_integer(P)), P>,
-                                        integer_block<C, std::min(5, widest_integer(P)), P>, integer_block<C, std::min(6, widest_integer(P)), P>,
-                                        integer_block<C, std::min(7, widest_integer(P)), P>, integer_block<C, widest_integer(P), P>};
-  return table[m - 1];
-}
 
 template <class C, int P>
 BlockFunction float_function(int m) {
@@ -304,40 +164,56 @@ BlockFunction float_function(int m) {
 }
 
 template <class C>
-BlockFunction integer_planes(int planes, int m) {
-  return planes == 1 ? integer_function<C, 1>(m) : planes == 2 ? integer_function<C, 2>(m) : integer_function<C, 3>(m);
-}
-
-template <class C>
 BlockFunction float_planes(int planes, int m) {
   return planes == 1 ? float_function<C, 1>(m) : float_function<C, 3>(m);
 }
 
-BlockFunction block_function(const Matrix& w, int planes, int m) {
-  switch (w.format) {
-    case Format::int4:
-      if (w.group == 32) return integer_planes<Int4Codec<32>>(planes, m);
-      return w.group == 64 ? integer_planes<Int4Codec<64>>(planes, m) : integer_planes<Int4Codec<128>>(planes, m);
-    case Format::mxfp4: return integer_planes<Mxfp4Codec>(planes, m);
-    case Format::int8: return integer_planes<Int8Codec>(planes, m);
-    case Format::fp8: return float_planes<Fp8Codec>(planes, m);
-    default: return float_planes<Bf16Codec>(planes, m);
+void float_rows(const RowsTask& t) {
+  constexpr int kTile = 4;
+  const Matrix& w = *t.weight;
+  for (int block = t.block_begin; block < t.block_end; block++) {
+    const uint8_t* stream = w.data + size_t(block) * w.block_bytes();
+    for (int i = 0; i < t.count; i += kTile) {
+      const int m = std::min(kTile, t.count - i), planes = t.activations->planes;
+      __m512 acc[kTile][2];
+      (w.format == Format::fp8 ? float_planes<Fp8Codec>(planes, m) : float_planes<Bf16Codec>(planes, m))(w, stream, *t.activations, t.source + i, acc);
+      for (int k = 0; k < m; k++) finish(t, i + k, block, acc[k]);
+    }
+  }
+}
+
+// Blocks of a matrix of one stream stand side by side where several tokens read them: two streams share each activation.
+constexpr int kPairTokens = 4;
+
+void integer_rows(const RowsTask& t) {
+  const Matrix& w = *t.weight;
+  const IntegerFunctions functions = integer_functions(w, t.activations->planes);
+  const size_t block_bytes = w.block_bytes();
+  __m512 acc[kMostTokens][2];
+  for (int block = t.block_begin; block < t.block_end;) {
+    const uint8_t* stream = w.data + size_t(block) * block_bytes;
+    if (t.count == 1) {
+      functions.decode[w.streams - 1](w, stream, *t.activations, t.source[0], acc);
+      finish(t, 0, block++, acc[0]);
+      continue;
+    }
+    const bool is_pair = w.streams == 1 && t.count >= kPairTokens && block + 2 <= t.block_end;
+    const BatchFunction batch = functions.batch[w.streams == 2 || is_pair];
+    for (int i = 0; i < t.count; i += kMostTokens) {
+      const int m = std::min(kMostTokens, t.count - i);
+      batch(w, stream, is_pair ? stream + block_bytes : nullptr, *t.activations, t.source + i, m, acc);
+      for (int k = 0; k < m; k++) {
+        if (is_pair) finish(t, i + k, block + 1, {acc[k][1], acc[k][1]});
+        finish(t, i + k, block, acc[k]);
+      }
+    }
+    block += is_pair ? 2 : 1;
   }
 }
 
 void rows(const RowsTask& t) {
-  const Matrix& w = *t.weight;
-  const int planes = t.activations->planes;
-  const int widest = reads_integers(w.format) ? widest_integer(planes) : 4;
-  for (int block = t.block_begin; block < t.block_end; block++) {
-    const uint8_t* stream = w.data + size_t(block) * w.block_bytes();
-    for (int i = 0; i < t.count; i += widest) {
-      const int m = std::min(widest, t.count - i);
-      __m512 acc[8][2];
-      block_function(w, planes, m)(w, stream, *t.activations, t.source + i, acc);
-      for (int k = 0; k < m; k++) finish(t, i + k, block, acc[k]);
-    }
-  }
+  if (reads_integers(t.weight->format)) integer_rows(t);
+  else float_rows(t);
 }
 
 // ---- preparing activations ----
@@ -357,7 +233,7 @@ void prepare_integer(const float* x, int cols, int token, const Matrix& w, Activ
     }
     const float scale = broken ? NAN : _mm512_reduce_max_ps(largest) / top;
     const float inverse = scale >= 1.17549435e-38f ? 1.f / scale : 0.f;  // all but zero: below float32's normal range
-    out->scale(token)[s] = w.format == Format::mxfp4 ? scale * .5f : scale;  // codes of mxfp4 are doubled
+    out->scale(token, s) = w.format == Format::mxfp4 ? scale * .5f : scale;  // codes of mxfp4 are doubled
     int32_t sums[3][4] = {};
     for (int i = 0; i < 8; i++) {
       const __m512i code = _mm512_cvtps_epi32(_mm512_mul_ps(v[i], _mm512_set1_ps(inverse)));
@@ -365,7 +241,7 @@ void prepare_integer(const float* x, int cols, int token, const Matrix& w, Activ
       for (int p = out->planes - 1; p >= 0; p--) {  // the lowest 8 bits first, with their sign
         const __m512i plane = p ? _mm512_srai_epi32(_mm512_slli_epi32(rest, 24), 24) : rest;
         rest = _mm512_srai_epi32(_mm512_sub_epi32(rest, plane), 8);
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(out->code(p, token) + s * kSpanCols + i * 16), _mm512_cvtepi32_epi8(plane));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out->code(p, token, s) + i * 16), _mm512_cvtepi32_epi8(plane));
         sums[p][i / 2] += _mm512_reduce_add_epi32(plane);
       }
     }
@@ -373,7 +249,7 @@ void prepare_integer(const float* x, int cols, int token, const Matrix& w, Activ
       for (int g = 0, wide = w.group / 32; g < 4 / wide; g++) {
         int32_t sum = 0;
         for (int k = 0; k < wide; k++) sum += sums[p][g * wide + k];
-        out->sum(p, token)[s * 4 + g] = -offset * sum;
+        out->sum(p, token, s)[g] = -offset * sum;
       }
   }
 }

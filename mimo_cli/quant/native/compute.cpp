@@ -8,8 +8,9 @@
 namespace mimo {
 namespace {
 
-// Units of equal bytes, a contiguous share for each thread, so that each reads one long stream. A thread that is done takes
-// pieces from the end of another's share: nobody waits for one that woke late or lost its processor for a while.
+// Units of equal bytes, a contiguous share for each thread, so that each reads one long stream. A thread takes a quarter of
+// what is left of its own share at a time, at least `piece`. One that is done takes pieces from the end of another's share:
+// nobody waits for one that woke late or lost its processor for a while.
 class Shares {
  public:
   Shares(int units, int threads) : left_(size_t(threads)) {
@@ -21,7 +22,7 @@ class Shares {
       for (uint64_t now = left.load(std::memory_order_relaxed);;) {
         const uint32_t begin = uint32_t(now >> 32), end = uint32_t(now);
         if (begin == end) break;
-        const uint32_t size = std::min(uint32_t(piece), end - begin);
+        const uint32_t size = std::min(std::max(uint32_t(piece), i ? 0 : (end - begin) / 4), end - begin);
         const uint64_t rest = i ? range(begin, end - size) : range(begin + size, end);
         if (!left.compare_exchange_weak(now, rest, std::memory_order_relaxed)) continue;
         *from = int(i ? end - size : begin), *to = *from + int(size);
