@@ -84,11 +84,11 @@ class Prompter:
         answer = [*self._think[0], *self.encode(sample.reasoning or ""), *self._think[1]]
         scored = start + len(answer)
         answer += self._answer_ids(sample)
-        ids = np.array([*ids, *answer, self._end], np.int64)
-        keys = ids.copy()
+        whole = np.array([*ids, *answer, self._end], np.int64)
+        keys = whole.copy()
         for first, length, uid, offset in spans:
             keys[first : first + length] = -(1 + uid * ROWS_A_MEDIUM + offset + np.arange(length))
-        return Example(ids, keys, start, sample.task, scored)
+        return Example(whole, keys, start, sample.task, scored)
 
     def _plain_prompt(self, sample: Sample, media: Sequence[MediaStub]) -> tuple[list[int], list[tuple[int, ...]]]:
         system = DEFAULT_SYSTEM if sample.system is None else sample.system

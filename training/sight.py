@@ -83,23 +83,24 @@ class Sight:
         self._tables = lru_cache(maxsize=256)(self._make_tables)
 
     def rows(self, patches: Tensor, grids: Sequence[tuple[int, int]]) -> Tensor:
-        """patches [N, P, 768] of pictures of (height, width) patches -> rows [N, P / 4, out], in `dtype`.
+        """patches [N, P, 768 or 1536] of pictures of (height, width) patches -> rows [N, P / 4, out], in `dtype`.
 
-        What stands behind a picture's own rows means nothing.
+        Stills give one of the two equal halves of each patch, frames of a film (one temporal step each) both. What stands behind a picture's own rows means nothing.
         """
         tower, config = self.tower, self.tower.config
         tables = [self._tables(height, width, patches.shape[1]) for height, width in grids]
         whole, row, column, cos, sin = (torch.stack(parts) for parts in zip(*tables, strict=True))
-        kernel = tower.patch_embed.proj.weight.sum(2).flatten(1).to(self.dtype)
-        x = functional.linear(patches.to(self.dtype), kernel).float()
+        kernel = tower.patch_embed.proj.weight
+        kernel = (kernel if patches.shape[-1] == config.patch_values else kernel.sum(2)).flatten(1)
+        x = functional.linear(patches.to(self.dtype), kernel.to(self.dtype)).float()
         for block, kind in zip(tower.blocks, config.vit_window_attn_types, strict=True):
             bias = whole if kind == FULL else column if kind == COLUMN else row
             x = self._run(block, x, bias, cos, sin)
         merger = tower.merger
         normed = functional.layer_norm(x, merger.ln_q.weight.shape, merger.ln_q.weight, eps=merger.ln_q.eps)
         units = normed.to(self.dtype).view(len(x), -1, merger.unit_width)
-        hidden = functional.gelu(functional.linear(units, merger.mlp[0].weight.to(self.dtype)).float()).to(self.dtype)
-        return functional.linear(hidden, merger.mlp[2].weight.to(self.dtype))
+        inner, outer = (merger.get_parameter(f"mlp.{i}.weight").to(self.dtype) for i in (0, 2))
+        return functional.linear(functional.gelu(functional.linear(units, inner).float()).to(self.dtype), outer)
 
     def _run(self, block: Any, x: Tensor, bias: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         config, attention, mlp = self.tower.config, block.attn, block.mlp

@@ -170,8 +170,8 @@ def fit_code_books(codec: AudioTokenizer, features: Tensor, rounds: int = 12, sa
     """
     rest = features[torch.randperm(len(features))[:sample]].float()
     total, left = float(rest.square().sum(1).mean()), []
-    for stage in codec.quantizer.vq.layers:
-        book = stage._codebook.embed
+    for stage in range(codec.config.num_quantizers):
+        book = codec.quantizer.get_parameter(f"vq.layers.{stage}._codebook.embed")
         words = rest[torch.randperm(len(rest))[: len(book)]].clone()
         for _ in range(rounds):
             nearest = torch.cdist(rest, words).argmin(1)
@@ -210,7 +210,7 @@ def finish_codec(codec: AudioTokenizer, clips: Path, seed: int, count: int = 150
 
 @torch.no_grad()
 def start_speech_embeddings(audio: AudioEncoder, codec: AudioTokenizer, clips: Path, seed: int) -> None:
-    """Let the embeddings of a code's channels add up to the features' main directions, each of unit size.
+    """Let the embeddings of a code's channels add up to the features' main directions, half levelled in size.
 
     What the codec knows then reaches the text model from the first step on, instead of being learned code by code.
     """
@@ -218,9 +218,10 @@ def start_speech_embeddings(audio: AudioEncoder, codec: AudioTokenizer, clips: P
     features = collect_features(codec, clips, seed, 300)
     centred = features - features.mean(0)
     _, values, directions = torch.linalg.svd(centred, full_matrices=False)
-    project = directions[:width].T / (values[:width] / len(centred) ** 0.5)  # [d_model, width]
-    for channel, (embedding, stage) in enumerate(zip(audio.speech_embeddings, codec.quantizer.vq.layers, strict=True)):
-        book = stage._codebook.embed
+    project = directions[:width].T / (values[:width] / len(centred) ** 0.5).sqrt()  # [d_model, width]
+    for channel in range(codec.config.num_quantizers):
+        book = codec.quantizer.get_parameter(f"vq.layers.{channel}._codebook.embed")
         rows = (book - features.mean(0) if channel == 0 else book) @ project
-        embedding.weight.zero_()
-        embedding.weight[: len(rows)] = rows
+        weight = audio.get_parameter(f"speech_embeddings.{channel}.weight")
+        weight.zero_()
+        weight[: len(rows)] = rows
