@@ -20,7 +20,7 @@ class VisionSettings:
 class AudioSettings:
     """Stage `audio`."""
 
-    steps: int = 6000
+    steps: int = 4000
     batch: int = 24
     muon_rate: float = 0.02
     adam_rate: float = 2e-3
