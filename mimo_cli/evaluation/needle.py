@@ -10,18 +10,35 @@ from collections.abc import Callable
 from mimo_cli.evaluation.item import Item
 
 TASK = "needle"
-FILLER = (
-    "The road goes over the hill.",
-    "Rain falls on the old town.",
-    "A dog sleeps by the door.",
-    "The boat is small and green.",
-    "We walk home in the evening.",
+WHO = (
+    *("The old man", "A young woman", "My neighbour", "The teacher", "A small child", "The doctor", "The farmer"),
+    *("A tourist", "The baker", "Our driver", "The gardener", "A student", "The captain", "The painter", "Somebody"),
+    "The postman",
 )
-"""Sentences that tell nothing, in the order in which they come round."""
+DID = (
+    *("walked along", "looked at", "thought about", "talked about", "waited near", "passed by", "sat beside"),
+    *("read about", "wrote about", "dreamed of", "went past", "asked about", "heard of", "pointed at", "stood near"),
+    "slept near",
+)
+WHAT = (
+    *("the river", "the quiet street", "the old bridge", "the market", "the long road", "the wooden fence"),
+    *("the little shop", "the green hill", "the railway station", "the tall trees", "the empty house"),
+    *("the village school", "the wide field", "the harbour", "the stone wall", "the narrow path"),
+)
+WHEN = (
+    *("in the morning", "after lunch", "before dinner", "on a rainy day", "every summer", "last winter"),
+    *("for an hour", "without a word", "with a smile", "again and again", "late at night", "at noon", "for a while"),
+    "once a week",
+)
+WEATHER = (
+    *("It was a calm day.", "The wind was cold.", "Then it began to rain.", "The sky was clear."),
+    *("Nobody was in a hurry.", "The birds were singing.", "It was getting dark.", "The air was fresh."),
+    *("Nothing else happened.", "Time passed slowly."),
+)
+"""Parts of sentences that tell nothing."""
 
-NEEDLE = "The magic number for {name} is {number}."
-QUESTION = "What is the magic number for {name}?"
-NAMES = ("river", "garden", "window", "forest", "table", "mountain", "bridge", "candle", "harbor", "island")
+NEEDLE = "The secret number is {number}."
+QUESTION = "What is the secret number?"
 
 CountTokens = Callable[[str], int]
 
@@ -35,28 +52,34 @@ def needle_items(count: int, context_tokens: int, count_tokens: CountTokens, see
     items = []
     for i in range(count):
         generator = random.Random(f"{seed}/{i}")
-        depth = (i + 0.5) / count
-        name, number = generator.choice(NAMES), str(generator.randint(100, 999))
-        text = haystack(name, number, depth, generator.randrange(len(FILLER)), context_tokens, count_tokens)
+        depth, number = (i + 0.5) / count, str(generator.randint(1000, 9999))
+        text = haystack(number, depth, generator, context_tokens, count_tokens)
         kind = ("early", "middle", "late")[int(depth * 3)]
-        message = {"role": "user", "content": text}
-        items.append(Item(f"{TASK}-{i:03d}", TASK, kind, (message,), (number,)))
+        items.append(Item(f"{TASK}-{i:03d}", TASK, kind, ({"role": "user", "content": text},), (number,)))
     return items
 
 
-def haystack(name: str, number: str, depth: float, first: int, context_tokens: int, count_tokens: CountTokens) -> str:
-    """Return filler with the needle at `depth` (0 to 1) of its sentences, and the question."""
-    needle, question = NEEDLE.format(name=name, number=number), QUESTION.format(name=name)
+def haystack(
+    number: str, depth: float, generator: random.Random, context_tokens: int, count_tokens: CountTokens
+) -> str:
+    """Return filler with the needle at `depth` (0 to 1) of its sentences, and the question behind it."""
+    filler = [filler_sentence(generator) for _ in range(context_tokens // 3)]  # more than enough
 
     def text(sentences: int) -> str:
-        filler = [FILLER[(first + i) % len(FILLER)] for i in range(sentences)]
-        filler.insert(round(depth * sentences), needle)
-        return " ".join([*filler, question])
+        place = round(depth * sentences)
+        told = [*filler[:place], NEEDLE.format(number=number), *filler[place:sentences]]
+        return f"{' '.join(told)}\n{QUESTION}"
 
-    # A round of filler always has the same tokens: one step lands near the wanted length, the rest is taken off.
-    empty = count_tokens(text(0))
-    per_round = max(count_tokens(text(20 * len(FILLER))) - empty, 1) / 20
-    sentences = max(0, int((context_tokens - empty) / per_round * len(FILLER)) + 2)
-    while sentences and count_tokens(text(sentences)) > context_tokens:
-        sentences -= 1
-    return text(sentences)
+    low, high = 0, len(filler)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if count_tokens(text(middle)) <= context_tokens else (low, middle - 1)
+    return text(low)
+
+
+def filler_sentence(generator: random.Random) -> str:
+    """Return one sentence that says nothing of use."""
+    if generator.random() < 0.15:
+        return generator.choice(WEATHER)
+    who, did, what, when = (generator.choice(words) for words in (WHO, DID, WHAT, WHEN))
+    return f"{who} {did} {what} {when}."

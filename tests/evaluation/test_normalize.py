@@ -19,7 +19,7 @@ def test_curly_quotes_are_straight_ones() -> None:
 
 
 def test_words_of_a_transcript_have_no_punctuation_and_small_numbers_are_spelled() -> None:
-    words = "hello it's three left hand circles twelve".split()
+    words = ["hello", "it's", "three", "left", "hand", "circles", "twelve"]
     assert spoken_words("Hello, it's 3 left-hand circles - 12!") == words
     assert spoken_words("21 and 007") == ["21", "and", "007"]
     assert spoken_words(" ... ") == []
