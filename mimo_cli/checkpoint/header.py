@@ -66,14 +66,17 @@ class ShardHeader:
     metadata: Mapping[str, Any]
 
 
-def read_header(path: Path) -> ShardHeader:
+def read_header(path: Path, file_bytes: int | None = None) -> ShardHeader:
     """Read and check the header of a safetensors file.
+
+    `file_bytes` is the size the file had, where only its header is left; by default its size now.
 
     Raises CheckpointError naming the file and what is wrong with it: missing, no regular file, not safetensors,
     truncated (with the tensors that are cut), a dtype that is not implemented, or byte ranges that do not match the
     shapes, overlap or leave holes.
     """
-    text, file_bytes = _read_json_part(path)
+    text, size_bytes = _read_json_part(path)
+    file_bytes = size_bytes if file_bytes is None else file_bytes
     header = parse_json_object(text, f"the header of `{path.name}`")
     metadata = header.pop("__metadata__", None) or {}
     if not isinstance(metadata, dict):

@@ -45,9 +45,10 @@ class TensorIndex:
         self._names = sorted(self._tensors)
 
     @classmethod
-    def open(cls, folder: Path) -> "TensorIndex":
+    def open(cls, folder: Path, emptied: Mapping[str, int] | None = None) -> "TensorIndex":
         """Read the index file and all headers of a folder.
 
+        `emptied`: sizes in bytes that shards had of which only the header is left, by file name.
         Raises CheckpointError for a missing folder or shard, weights in other formats, unsafe file names, damaged
         headers, and every tensor that the index file and the shards do not agree on.
         """
@@ -64,14 +65,15 @@ class TensorIndex:
                     f"{len(missing)} of {len(shards)} shards are missing in `{folder}`: {list_some(missing)}",
                     hint="the download is incomplete; fetch those shards",
                 )
-            index = cls(folder, [read_header(folder / shard) for shard in shards], metadata)
+            sizes = emptied or {}
+            index = cls(folder, [read_header(folder / shard, sizes.get(shard)) for shard in shards], metadata)
             index._check_weight_map(weight_map)
             return index
         lone = folder / LONE_FILE
         paths = [lone] if lone.is_file() else sorted(path for path in folder.glob("*.safetensors") if path.is_file())
         if not paths:
             raise _no_weights(folder)
-        return cls(folder, [read_header(path) for path in paths], {})
+        return cls(folder, [read_header(path, (emptied or {}).get(path.name)) for path in paths], {})
 
     def _check_weight_map(self, weight_map: Mapping[str, str]) -> None:
         """Refuse tensors that the index file lists but no shard holds there, and tensors it does not list."""

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mimo_cli.checkpoint.bulk_read import read_bytes
 from mimo_cli.checkpoint.config import AttentionConfig, ModelConfig
 from mimo_cli.checkpoint.header import TensorInfo
 from mimo_cli.checkpoint.index import TensorIndex
@@ -37,6 +38,10 @@ _QUANTISED: dict[str, tuple[Literal["fp8", "mxfp4"], torch.dtype, str]] = {
     MXFP4_SCALE: ("mxfp4", torch.uint8, "MXFP4"),
 }
 """By what is added to the name of the scales: the kind, the stored dtype that goes with it, and its name for errors."""
+
+
+BULK_BYTES = 1 << 22
+"""From here on a tensor that is kept as it is stored is read, not copied from mapped pages."""
 
 
 class CheckpointReader:
@@ -71,6 +76,12 @@ class CheckpointReader:
         self._maps.clear()
         self._views.clear()
 
+    def forget(self, shard: Path) -> None:
+        """Forget a mapped shard that no tensor will be read of any more; it is about to be cut off."""
+        with self._lock:
+            self._maps.pop(shard, None)
+            self._views.pop(shard, None)
+
     def release(self, name: str) -> None:
         """Let the pages of a tensor go that `raw` brought into this process; they come back when it is read again.
 
@@ -102,12 +113,38 @@ class CheckpointReader:
             part = part.clone()  # an unaligned header: rare, and torch needs aligned elements
         return part.view(info.dtype).view(info.shape)
 
+    def own(self, name: str) -> Tensor:
+        """Return a tensor as stored, in memory of its own; a large one by large reads, into memory for huge pages."""
+        info = self.index[name]
+        if info.size_bytes >= BULK_BYTES:
+            data = read_bytes(info.shard, info.offset, info.size_bytes)
+            if data is not None:
+                return data.view(info.dtype).view(info.shape)
+        return self.raw(name).clone()
+
+    def mapped(self, name: str, dtype: torch.dtype) -> Tensor | None:
+        """Return a large tensor that is stored as `dtype` where it lies: pages come from the file when they are read.
+
+        None for others. It must not be written to, and outlives the reader.
+        """
+        is_large = name in self.index and self.index[name].size_bytes >= BULK_BYTES
+        return self.raw(name) if is_large and self.index[name].dtype == dtype else None
+
+    def own_packed(self, name: str) -> Tensor | None:
+        """Return the stream of a packed weight in memory of its own; None where the weight is not packed."""
+        if name not in self._packed:
+            return None
+        self._stored_packed(name, self._packed[name])  # raises if it is not of its shape
+        return self.own(name + PACKED_SUFFIX)
+
     def read(self, name: str, dtype: torch.dtype, *, shape: tuple[int, ...] | None = None) -> Tensor:
         """Return a tensor in memory of its own as `dtype`; quantised matrices are computed in float32, then rounded.
 
         Raises CheckpointError naming tensor and shard if it is missing, damaged, or not of `shape` where that is given.
         """
-        tensor = self.stored(name).floats(dtype)
+        stored = self.stored(name)
+        is_kept = stored.kind == "plain" and stored.weight.dtype == dtype
+        tensor = self.own(name) if is_kept and name in self.index else stored.floats(dtype)
         if shape is not None and tuple(tensor.shape) != tuple(shape):
             raise CheckpointError(
                 f"tensor `{name}` in `{self.index[name].shard.name}` has shape {list(tensor.shape)}, "

@@ -95,15 +95,13 @@ class ShardWriter:
             raise disk_error(self.path, err) from err
 
 
-def shard_bytes(planned: Sequence[PlannedTensor]) -> int:
-    """Return the size of the file that a ShardWriter makes of these tensors."""
-    text, _, end = _header(planned)
-    return _ALIGNMENT_BYTES + len(text) + end
+def shard_layout(planned: Sequence[PlannedTensor], alignment_bytes: int) -> tuple[bytes, list[PlannedTensor]]:
+    """Return the first bytes of a file of these tensors, which then follow one after the other, and their order.
 
-
-def shard_layout(planned: Sequence[PlannedTensor]) -> tuple[bytes, list[PlannedTensor]]:
-    """Return the first bytes of the file that a ShardWriter makes, and the tensors that follow, one after the other."""
+    The first tensor begins at a multiple of `alignment_bytes`.
+    """
     text, _, _ = _header(planned)
+    text += b" " * (-(_ALIGNMENT_BYTES + len(text)) % alignment_bytes)
     return len(text).to_bytes(_ALIGNMENT_BYTES, "little") + text, sorted(planned, key=_file_order)
 
 

@@ -78,7 +78,7 @@ def quantize(
         bool, typer.Option("--verify", help="Then compare every tensor; report in DST/verify.json.")
     ] = False,
     delete_source: Annotated[
-        bool, typer.Option("--delete-source-shards", help="Delete SRC's shards once the store is verified.")
+        bool, typer.Option("--delete-source-shards", help="Delete each shard of SRC once what it became is verified.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
     jobs: Annotated[
@@ -93,20 +93,22 @@ def quantize(
     """
     # Not at the head: the plan needs torch, the help of this command does not.
     from mimo_cli.store.convert import finished_manifest
+    from mimo_cli.store.journal import emptied_shards
     from mimo_cli.store.plan import QuantizeOptions, plan_store
 
     terminal = general.terminal()
     if recipe is not None:
         experts, dense = _RECIPES[recipe]
     options = QuantizeOptions(experts.value, group, dense.value)
-    plan = plan_store(choose_model(source).folder, options)
+    plan = plan_store(choose_model(source).folder, options, emptied_shards(destination))
     finished = finished_manifest(plan, destination)
     facts = _facts(plan, destination)
     _announce(terminal, plan, facts)
     if not dry_run:
         if delete_source and not yes:
             _ask(terminal, plan)
-        facts |= _run(terminal, plan, destination, jobs, finished)
+        # Comparing tensors needs the source until the end.
+        facts |= _run(terminal, plan, destination, jobs, finished, empty_shards=delete_source and not verify)
         facts |= _check(terminal, plan, destination, finished is not None or verify or delete_source, verify)
         if delete_source:
             facts["deleted"] = _delete_shards(terminal, plan)
@@ -148,7 +150,13 @@ def _announce(terminal: Terminal, plan: "StorePlan", facts: dict[str, Any]) -> N
 
 
 def _run(
-    terminal: Terminal, plan: "StorePlan", destination: Path, jobs: int | None, finished: "StoreManifest | None"
+    terminal: Terminal,
+    plan: "StorePlan",
+    destination: Path,
+    jobs: int | None,
+    finished: "StoreManifest | None",
+    *,
+    empty_shards: bool,
 ) -> dict[str, Any]:
     """Convert, unless that is done already; returns the facts of it."""
     from mimo_cli.store.convert import convert, slowness
@@ -156,12 +164,12 @@ def _run(
     if finished is not None:
         terminal.note(f"mimo: `{destination}` is finished already")
         return {"kept_files": list(finished.files), "seconds": 0.0}
-    _refuse_full_disk(plan, destination)
+    _refuse_full_disk(plan, destination, empty_shards)
     if slowness():
         terminal.warn(f"{slowness()}; codes are chosen with torch, many times slower")
     started_s = time.perf_counter()
     with Stage(terminal, "converting", "bytes") as stage:
-        report = convert(plan, destination, jobs=jobs, on_progress=stage.update)
+        report = convert(plan, destination, jobs=jobs, empty_shards=empty_shards, on_progress=stage.update)
     seconds = time.perf_counter() - started_s
     if report.kept:
         terminal.note(f"mimo: {len(report.kept)} files of an earlier run were verified and kept")
@@ -211,10 +219,16 @@ def _compare(terminal: Terminal, plan: "StorePlan", destination: Path, manifest:
     return report
 
 
-def _refuse_full_disk(plan: "StorePlan", destination: Path) -> None:
+def _refuse_full_disk(plan: "StorePlan", destination: Path, empty_shards: bool) -> None:
     from mimo_cli.store.convert import missing_bytes
+    from mimo_cli.store.emptying import peak_bytes
+    from mimo_cli.store.journal import emptied_shards
 
     needed_bytes, free_bytes = missing_bytes(plan, destination)
+    place = next(path for path in (destination, *destination.absolute().parents) if path.exists())
+    if empty_shards and place.stat().st_dev == plan.source.stat().st_dev:
+        done = {name: True for name in plan.sizes if (destination / name).is_file()}
+        needed_bytes = peak_bytes(plan, done, emptied_shards(destination))
     if needed_bytes > free_bytes:
         raise CapacityError(
             f"the store needs {format_bytes(needed_bytes)} more in `{destination}`, "

@@ -23,6 +23,9 @@ from mimo_cli.units import format_bytes
 OnLoad: TypeAlias = Callable[[int, int], None]
 """Told bytes loaded and bytes in all."""
 
+_EMBEDDING = "embed_tokens.weight"
+"""A token reads one row of it: it stays in its file where that has the network's dtype, a gigabyte less to load."""
+
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
@@ -93,9 +96,17 @@ class Loader:
 
     def _read(self, reader: CheckpointReader, binding: Binding) -> Tensor:
         if binding.packed is not None and self._kernels is not None:
+            is_fused = binding.kind == "qkv"
+            ready = reader.own_packed(f"{binding.tensor}.qkv_proj.weight" if is_fused else binding.tensor)
+            if ready is not None:
+                return ready
             return pack(self._kernels, binding.packed, stored_parts(reader, binding))
         if binding.kind == "qkv" and binding.attention is not None:
             return reader.qkv(binding.tensor, binding.attention, binding.dtype)
+        if binding.tensor.endswith(_EMBEDDING):
+            table = reader.mapped(binding.tensor, binding.dtype)
+            if table is not None and tuple(table.shape) == binding.shape:
+                return table
         return reader.read(binding.tensor, binding.dtype, shape=binding.shape)
 
     def _count(self, tensor: Tensor) -> None:

@@ -23,10 +23,11 @@ from mimo_cli.checkpoint.names import FP8_SCALE, MXFP4_SCALE, expert_weight_name
 from mimo_cli.checkpoint.reader import CheckpointReader
 from mimo_cli.checkpoint.shard_writer import disk_error, shard_layout
 from mimo_cli.errors import CapacityError, MimoError, UsageError
-from mimo_cli.quant.buffers import allocate_bytes
+from mimo_cli.quant.buffers import PAGE_BYTES, allocate_bytes
 from mimo_cli.quant.kernels import missing_reason
 from mimo_cli.quant.packed import BLOCK_ROWS, PackedShape
 from mimo_cli.quant.stored import StoredMatrix
+from mimo_cli.store.emptying import PROJECTIONS, Emptier
 from mimo_cli.store.encode import Error, pack_matrices
 from mimo_cli.store.journal import Finished, Journal
 from mimo_cli.store.manifest import JOURNAL_FILE, STORE_FILE, RecordLayout, StoreManifest, layer_file
@@ -41,9 +42,6 @@ _COPY_BYTES = 1 << 24
 _MOST_JOBS = 16
 """More would not fit the promise of 4 GB: a job holds about 50 MB of MiMo-V2.5."""
 
-PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
-"""The matrices of an expert in the order of a record."""
-
 
 @dataclass
 class Report:
@@ -55,9 +53,17 @@ class Report:
     read_bytes: int = 0
 
 
-def convert(plan: StorePlan, folder: Path, *, jobs: int | None = None, on_progress: OnProgress | None = None) -> Report:
+def convert(
+    plan: StorePlan,
+    folder: Path,
+    *,
+    jobs: int | None = None,
+    empty_shards: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Report:
     """Write the store, or what is missing of it. Returns the report with the manifest.
 
+    `empty_shards` cuts each shard of the source off behind its header once all that is made of it is verified.
     Raises UsageError for a folder in use, CapacityError without disk space (what is finished stays), CheckpointError
     where the source is damaged.
     """
@@ -65,7 +71,8 @@ def convert(plan: StorePlan, folder: Path, *, jobs: int | None = None, on_progre
     journal = Journal(folder, plan.conversion)
     try:
         with _one_thread():
-            report = _Conversion(plan, folder, journal, jobs or default_jobs(), on_progress).run()
+            conversion = _Conversion(plan, folder, journal, jobs or default_jobs(), on_progress)
+            report = conversion.run(empty_shards)
     except CapacityError as err:
         raise _with_numbers(err, plan, folder, journal) from err
     finally:
@@ -93,12 +100,16 @@ class _Conversion:
         self.reader = CheckpointReader(plan.index, plan.config)
         self.done_bytes = 0
 
-    def run(self) -> Report:
+    def run(self, empty_shards: bool) -> Report:
         report = Report(self.plan.manifest({}, {}))
         self._verify_kept(report)
+        emptier = Emptier(self.plan, self.folder, self.journal, self.reader.forget)
+        emptier.refuse_lost()
         for name, make in self._files():
             if name not in self.journal.finished:
                 self.journal.add(name, make(self.folder / name))
+                if empty_shards:
+                    emptier.empty_finished()
         finished = self.journal.finished
         totals = {part: Error() for part in (DENSE, EXPERTS)}
         for file in finished.values():
@@ -134,7 +145,7 @@ class _Conversion:
 
     def _write_dense(self, path: Path, tensors: tuple[DenseTensor, ...]) -> Finished:
         lost = Error()
-        head, order = shard_layout([tensor.stored for tensor in tensors])
+        head, order = shard_layout([tensor.stored for tensor in tensors], PAGE_BYTES)
         by_name = {tensor.stored.name: tensor for tensor in tensors}
         with OutputFile(path, direct=True) as file:
             file.write(head)

@@ -1,7 +1,8 @@
 """Journal: what a conversion has finished, so that it goes on after kill -9 or a full disk.
 
 One line of JSON for each thing: first the conversion itself, then every file that is whole and on the disk, with its
-hash and what it lost. A last line that was cut off is as if it had not been written.
+hash and what it lost, and every shard of the source that may be emptied since then. A last line that was cut off is as
+if it had not been written.
 """
 
 import json
@@ -16,6 +17,8 @@ from mimo_cli.errors import UsageError
 from mimo_cli.store.encode import Error
 from mimo_cli.store.manifest import JOURNAL_FILE, FileEntry
 
+_EMPTIED = "emptied"
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -26,11 +29,15 @@ class Finished:
 
 
 class Journal:
-    """The journal of a folder. `finished` are the files of earlier runs, to be verified by whoever goes on."""
+    """The journal of a folder. `finished` are the files of earlier runs, to be verified by whoever goes on.
+
+    `emptied` are shards of the source of which only the header may be left, with the bytes they had.
+    """
 
     def __init__(self, folder: Path, conversion: Mapping[str, Any]) -> None:
         self.path = folder / JOURNAL_FILE
         self.finished: dict[str, Finished] = {}
+        self.emptied: dict[str, int] = emptied_shards(folder)
         lines = _whole_lines(self.path)
         if lines and lines[0] != dict(conversion):
             raise UsageError(
@@ -38,6 +45,8 @@ class Journal:
                 hint="give the options of then, or name another folder, or remove this one",
             )
         for line in lines[1:]:
+            if _EMPTIED in line:
+                continue
             errors = {part: Error(*sums) for part, sums in line["errors"].items()}
             self.finished[line["file"]] = Finished(FileEntry(line["size_bytes"], line["sha256"]), errors)
         part = self.path.with_suffix(".part")
@@ -54,12 +63,12 @@ class Journal:
         """Record a file; it counts from when this returns."""
         self.finished[name] = finished
         errors = {part: [error.squared_error, error.squared_weights] for part, error in finished.errors.items()}
-        line = {"file": name, **vars(finished.entry), "errors": errors}
-        try:
-            self._file.write(json.dumps(line) + "\n")
-            self._sync()
-        except OSError as err:
-            raise disk_error(self.path, err) from err
+        self._append({"file": name, **vars(finished.entry), "errors": errors})
+
+    def add_emptied(self, shard: str, size_bytes: int) -> None:
+        """Record that a shard of the source is about to be cut off behind its header."""
+        self.emptied[shard] = size_bytes
+        self._append({_EMPTIED: shard, "size_bytes": size_bytes})
 
     def close(self) -> None:
         """Close the file; it stays."""
@@ -70,9 +79,22 @@ class Journal:
         self._file.close()
         self.path.unlink(missing_ok=True)
 
+    def _append(self, line: Mapping[str, Any]) -> None:
+        try:
+            self._file.write(json.dumps(line) + "\n")
+            self._sync()
+        except OSError as err:
+            raise disk_error(self.path, err) from err
+
     def _sync(self) -> None:
         self._file.flush()
         os.fsync(self._file.fileno())
+
+
+def emptied_shards(folder: Path) -> dict[str, int]:
+    """Return the shards that an unfinished conversion into a folder may have emptied, with the bytes they had."""
+    lines = _whole_lines(folder / JOURNAL_FILE)
+    return {str(line[_EMPTIED]): int(line["size_bytes"]) for line in lines[1:] if _EMPTIED in line}
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:

@@ -30,9 +30,10 @@ from mimo_cli.checkpoint.names import (
     text_weights,
     vision_weights,
 )
-from mimo_cli.checkpoint.shard_writer import PlannedTensor, shard_bytes
+from mimo_cli.checkpoint.shard_writer import PlannedTensor, shard_layout
 from mimo_cli.checkpoint.storage import stored_format
 from mimo_cli.errors import CheckpointError, UsageError
+from mimo_cli.quant.buffers import PAGE_BYTES
 from mimo_cli.quant.packed import GROUPS, SPAN_COLS, PackedFormat, PackedShape
 from mimo_cli.store.manifest import (
     JOURNAL_FILE,
@@ -102,7 +103,7 @@ class StorePlan:
     @cached_property
     def sizes(self) -> dict[str, int]:
         """Bytes of every file by its path in the store, the manifest last."""
-        sizes = {name: shard_bytes([tensor.stored for tensor in tensors]) for name, tensors in self.dense.items()}
+        sizes = {name: _file_bytes(tensors) for name, tensors in self.dense.items()}
         if self.records:
             sizes |= {layer_file(layer): self.records.file_bytes for layer in self.records.layers}
         sizes |= {name: (self.source / name).stat().st_size for name in self.copies}
@@ -165,7 +166,7 @@ class StorePlan:
             was = self._formats(weight.name for weight in expert_weights(self.config))
             if not _passes_through(was, self.experts_format):
                 changed[EXPERTS] = ", ".join(was)
-        names = [name for weight in self.packed for name in _sources(weight, self.index)]
+        names = [name for weight in self.packed for name in source_names(weight, self.index)]
         if names:
             changed[DENSE] = ", ".join(self._formats(names))
         return tuple(
@@ -181,12 +182,14 @@ class StorePlan:
         return sorted({stored_format(name, self.index) for name in names})
 
 
-def plan_store(source: Path, options: QuantizeOptions) -> StorePlan:
-    """Plan a store. Raises CheckpointError where the source is damaged, UsageError for what cannot be made of it."""
+def plan_store(source: Path, options: QuantizeOptions, emptied: Mapping[str, int] | None = None) -> StorePlan:
+    """Plan a store. `emptied`: shards of which an earlier run may have left the header only, with the bytes they had.
+
+    Raises CheckpointError where the source is damaged, UsageError for what cannot be made of it."""
     if (source / STORE_FILE).is_file():
         raise UsageError(f"`{source}` is a packed store already", hint="make another from the release's folder")
     config = ModelConfig.from_file(source / "config.json")
-    index = TensorIndex.open(source)
+    index = TensorIndex.open(source, emptied)
     contents = check_tensors(config, index)
     experts = options.experts
     expert_formats = sorted({stored_format(weight.name, index) for weight in expert_weights(config)})
@@ -201,6 +204,11 @@ def plan_store(source: Path, options: QuantizeOptions) -> StorePlan:
         records = RecordLayout(experts, group, *sizes, config.moe_layers)
     dense = _dense_files(config, index, contents, options)
     return StorePlan(source, config, index, contents, options, experts, records, dense, _copies(source))
+
+
+def _file_bytes(tensors: Iterable[DenseTensor]) -> int:
+    head, order = shard_layout([tensor.stored for tensor in tensors], PAGE_BYTES)
+    return len(head) + sum(tensor.size_bytes for tensor in order)
 
 
 def _dense_files(
@@ -259,7 +267,7 @@ def _is_copied(path: Path) -> bool:
     return path.is_file() and path.name not in _NOT_COPIED and not path.name.startswith(".")
 
 
-def _sources(weight: str, index: TensorIndex) -> list[str]:
+def source_names(weight: str, index: TensorIndex) -> list[str]:
     """Return the stored tensors that a packed matrix is made of."""
     if weight in index:
         return [weight]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mimo_cli.checkpoint import reader
 from mimo_cli.checkpoint.config import AttentionConfig, ModelConfig
 from mimo_cli.checkpoint.index import TensorIndex
 from mimo_cli.checkpoint.reader import CheckpointReader
@@ -294,3 +295,15 @@ def test_what_was_assumed_is_noted_once(tmp_path: Path) -> None:
         reader.qkv(prefix, config.global_attention, torch.float32)
     assert reader.notes == ["fused qkv without block scales is taken as 2 chunks, the release's layout"]
     assert not open_golden("text")[1].notes
+
+
+def test_a_large_tensor_that_is_kept_can_stay_in_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "BULK_BYTES", 1024)
+    table = torch.randn(64, 32)
+    save_tensors(tmp_path / "model.safetensors", {"large": table, "small": table[:1].clone()})
+    opened = CheckpointReader(TensorIndex.open(tmp_path))
+    mapped = opened.mapped("large", torch.float32)
+    assert mapped is not None and torch.equal(mapped, table)
+    assert mapped.data_ptr() == opened.raw("large").data_ptr()
+    assert opened.mapped("large", torch.bfloat16) is None and opened.mapped("small", torch.float32) is None
+    assert torch.equal(opened.own("large"), table) and opened.own("large").data_ptr() != mapped.data_ptr()

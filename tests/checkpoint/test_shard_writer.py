@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mimo_cli.checkpoint.header import read_header
-from mimo_cli.checkpoint.shard_writer import PlannedTensor, ShardWriter, disk_error, shard_bytes, write_json
+from mimo_cli.checkpoint.shard_writer import PlannedTensor, ShardWriter, disk_error, shard_layout, write_json
 from mimo_cli.errors import CapacityError, CheckpointError, MimoError
 from tests.support.checkpoint_files import GOLDEN
 
@@ -142,4 +142,8 @@ def test_the_size_of_a_file_is_known_before_it_is_written(tmp_path: Path) -> Non
         writer.write("a", torch.ones(7))
         writer.write("b", torch.ones(3, 5, dtype=torch.uint8))
         writer.commit()
-    assert (tmp_path / "x.safetensors").stat().st_size == shard_bytes(planned)
+    written = (tmp_path / "x.safetensors").read_bytes()
+    head, order = shard_layout(planned, 8)
+    assert written.startswith(head) and len(written) == len(head) + sum(tensor.size_bytes for tensor in order)
+    aligned, _ = shard_layout(planned, 4096)
+    assert len(aligned) % 4096 == 0 and aligned[8:].rstrip() == head[8:].rstrip()
