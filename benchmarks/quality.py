@@ -1,5 +1,7 @@
 """What each format costs in quality: mean KL divergence and same best token, against float32 on the same weights.
 
+What is read are the right answers to the bundled questions, media included, as `mimo eval --against` reads them.
+
     python -m benchmarks.quality [MODEL ...]
 
 For each checkpoint (by default the bundled miniature) the reference is the model as released, dequantised to float32
@@ -20,10 +22,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mimo_cli.api import Engine as ChatModel
 from mimo_cli.checkpoint.names import expert_weight_name
 from mimo_cli.engine.divergence import Divergence, compare_logits, join
 from mimo_cli.engine.engine import Engine
 from mimo_cli.engine.load import LoadOptions, load_engine
+from mimo_cli.evaluation.bundled import items_folder
+from mimo_cli.evaluation.forced import Reading, answer_readings, reading_logits
+from mimo_cli.evaluation.item import read_items
+from mimo_cli.evaluation.runner import missing_senses
+from mimo_cli.media.prompt import Prompt
 from mimo_cli.miniature.bundled import bundled_path
 from mimo_cli.model.moe import Router
 from mimo_cli.offload.dequantized_experts import DequantizedExperts
@@ -34,7 +42,7 @@ from mimo_cli.store.convert import convert
 from mimo_cli.store.manifest import RecordLayout
 from mimo_cli.store.plan import QuantizeOptions, plan_store
 
-SEQUENCES, TOKENS = 4, 256
+ANSWERS_PER_TASK = 12
 REAL_SHAPE = 4096, 2048
 """Hidden size and expert width of MiMo-V2.5, for bits per weight: small models pad."""
 
@@ -120,17 +128,16 @@ def _routers(model: nn.Module) -> list[Router]:
 def measure(source: Path) -> Iterator[tuple[Row, Divergence, Divergence]]:
     """Yield each row with its divergence, and that with the routing of the reference."""
     with without_kernels(), load_engine(source, dtype="float32") as reference:
-        generator = torch.Generator().manual_seed(0)
-        ids = torch.randint(0, reference.config.vocab_size, (SEQUENCES, TOKENS), generator=generator).tolist()
-        routings = [Routing() for _ in ids]
+        readings = readings_of(reference)
+        routings = [Routing() for _ in readings]
         expected = []
-        for sequence, routing in zip(ids, routings, strict=True):
+        for reading, routing in zip(readings, routings, strict=True):
             with routing.recorded(reference.decoder):
-                expected.append(reference.logits(sequence, TOKENS))
+                expected.append(reading_logits(reference, reading))
         for row in ROWS:
             if row.is_nf4:
                 engine = nf4_engine(source, reference)
-                yield row, *_compare(engine, ids, routings, expected)
+                yield row, *_compare(engine, readings, routings, expected)
     for row in ROWS:
         if row.is_nf4:
             continue
@@ -140,17 +147,31 @@ def measure(source: Path) -> Iterator[tuple[Row, Divergence, Divergence]]:
             model = source if row.options is None else Path(folder) / "store"
             options = LoadOptions(precision=row.precision)  # type: ignore[arg-type]
             with load_engine(model, dtype=row.dtype, options=options) as engine:
-                yield row, *_compare(engine, ids, routings, expected)
+                yield row, *_compare(engine, readings, routings, expected)
+
+
+def readings_of(engine: Engine) -> list[Reading]:
+    """Return what is read: prompts of the bundled questions with their right answers, those the model can sense.
+
+    Random tokens where the folder has no tokenizer: a checkpoint that was made for tests.
+    """
+    if not (engine.folder / "tokenizer.json").is_file():
+        generator = torch.Generator().manual_seed(0)
+        ids = torch.randint(0, engine.config.vocab_size, (4, 256), generator=generator).tolist()
+        return [Reading(Prompt(tuple(sequence)), 1) for sequence in ids]
+    model = ChatModel(engine)
+    items = [item for item in read_items(items_folder()) if not missing_senses(model, [item])]
+    return [reading for _, reading in answer_readings(model, items, ANSWERS_PER_TASK)]
 
 
 def _compare(
-    engine: Engine, ids: list[list[int]], routings: list[Routing], expected: list[Tensor]
+    engine: Engine, readings: list[Reading], routings: list[Routing], expected: list[Tensor]
 ) -> tuple[Divergence, Divergence]:
     free, forced = [], []
-    for sequence, routing, logits in zip(ids, routings, expected, strict=True):
-        free.append(compare_logits(logits, engine.logits(sequence, TOKENS)))
+    for reading, routing, logits in zip(readings, routings, expected, strict=True):
+        free.append(compare_logits(logits, reading_logits(engine, reading)))
         with routing.repeated(engine.decoder):
-            forced.append(compare_logits(logits, engine.logits(sequence, TOKENS)))
+            forced.append(compare_logits(logits, reading_logits(engine, reading)))
     return join(free), join(forced)
 
 

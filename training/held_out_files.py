@@ -41,8 +41,8 @@ SPEECH_COUNTS = {"": 200, "unseen": 100, "noise": 100}
 TEXT_SAMPLES = 250
 
 _LARGE_SIDE = 256  # pixels; above it a picture is always a JPEG
-_MAX_PNG_BYTES = 8_000
-_JPEG_QUALITY = 82
+_MAX_PNG_BYTES = 5_000
+_JPEG_QUALITY = 76
 _OPUS_LEVEL = 0.945  # about 20 kbit/s, at which 16 kHz speech sounds as it did
 _WAV_RATES = (8000, 8000, 44_100, 48_000)
 _MAX_WAV_S = 0.9

@@ -55,12 +55,14 @@ def eval(  # the command's name
     model.limit_threads()
     folder = None if items is None else Path(items).expanduser()
     names = choose_tasks(tasks, folder)
+    asked = items_by_task(names, folder, limit)
     request = EvalRequest(
         choose_model(model.model),
         None if against is None else choose_model(against),
         model,
         names,
-        items_by_task(names, folder, limit),
+        asked,
+        asked if names else items_by_task(choose_tasks(None, folder), folder, limit),
         limit,
         None if text is None else (text, read_text_file(text)),
         "json" if as_json else "jsonl" if as_jsonl else "table",

@@ -18,13 +18,17 @@ Output: TypeAlias = Literal["table", "json", "jsonl"]
 
 @dataclass(frozen=True)
 class EvalRequest:
-    """One run. `items` are those asked from files, by task; `text` is the name and content of a file of one's own."""
+    """One run. `items` are those asked from files, by task, `read` those whose right answers are read.
+
+    `text` is the name and content of a file of one's own.
+    """
 
     choice: ModelChoice
     against: ModelChoice | None
     model: ModelOptions
     tasks: tuple[str, ...]
     items: dict[str, list[Item]]
+    read: dict[str, list[Item]]
     limit: int | None
     text: tuple[str, str] | None
     output: Output

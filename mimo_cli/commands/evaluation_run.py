@@ -6,7 +6,6 @@ Imported only when the command runs: this is where torch comes in.
 import json
 import time
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 from mimo_cli.api import Engine
@@ -21,7 +20,7 @@ from mimo_cli.evaluation.comparison import Compared, compare, require_same_token
 from mimo_cli.evaluation.forced import (
     Likelihood,
     Reading,
-    answer_reading,
+    answer_readings,
     likelihood,
     reading_logits,
     text_readings,
@@ -35,8 +34,6 @@ from mimo_cli.terminal.console import Terminal
 from mimo_cli.terminal.progress import Stage
 
 SOME_FAILED, INTERRUPTED = 5, 130
-FORCED_PER_TASK = 25
-"""Right answers of each task that are read for perplexity and comparison; needles are too long for it."""
 
 
 class EvaluationRun:
@@ -121,14 +118,11 @@ class EvaluationRun:
         ids = engine.tokenizer.encode(text, added_tokens=False)
         self._bytes_per_token = len(text.encode()) / max(len(ids), 1)
         yield from ((TEXT, reading) for reading in text_readings(ids))
-        for task, items in request.items.items():
-            if task in self._skipped:
-                continue
-            failed = {outcome.item.id for outcome in self._results.failed}
-            for item in islice((item for item in items if item.id not in failed), FORCED_PER_TASK):
-                reading = answer_reading(engine, item)
-                if reading is not None:
-                    yield f"{ANSWERS}/{task}", reading
+        failed = {outcome.item.id for outcome in self._results.failed}
+        for items in request.read.values():
+            if not missing_senses(engine, items):
+                askable = (item for item in items if item.id not in failed)
+                yield from ((f"{ANSWERS}/{task}", reading) for task, reading in answer_readings(engine, askable))
 
     def _measure_perplexity(self, engine: Engine, readings: list[tuple[str, Reading]]) -> None:
         with Stage(self._terminal, "perplexity", "", bar=True) as stage:

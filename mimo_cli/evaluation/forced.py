@@ -4,7 +4,7 @@ Nothing is sampled here, so two models can be compared token by token and likeli
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,9 @@ from mimo_cli.media.prompt import Prompt
 
 TEXT_WINDOW_TOKENS = 1024
 """A text is read in windows of so many tokens, each without knowledge of the one before."""
+
+ANSWERS_PER_TASK = 25
+"""Right answers of each task that are read, unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,19 @@ def answer_reading(engine: Engine, item: Item) -> Reading | None:
         return None
     stops = [i for i in range(len(prompt), len(whole)) if whole.ids[i] in engine.speaker.stop_ids]
     return Reading(whole.head(stops[0] + 1 if stops else len(whole)), len(prompt))
+
+
+def answer_readings(
+    engine: Engine, items: Iterable[Item], per_task: int = ANSWERS_PER_TASK
+) -> Iterator[tuple[str, Reading]]:
+    """Yield task and reading of the first items of each task, as `answer_reading`."""
+    taken: dict[str, int] = {}
+    for item in items:
+        if taken.get(item.task, 0) < per_task:
+            reading = answer_reading(engine, item)
+            if reading is not None:
+                taken[item.task] = taken.get(item.task, 0) + 1
+                yield item.task, reading
 
 
 def text_readings(ids: Sequence[int], window_tokens: int = TEXT_WINDOW_TOKENS) -> Iterator[Reading]:
