@@ -39,21 +39,27 @@ class Optimizer:
         weight_decay: float = 0.0,
         momentum: float = 0.95,
         parts: dict[int, int] | None = None,
+        tables: Iterable[Tensor] = (),
+        table_rate: float = 0.0,
     ) -> None:
-        """`parts` says of a matrix, by its id(), that it is so many matrices one above the other."""
+        """`parts` says of a matrix, by its id(), that it is so many matrices one above the other.
+
+        `tables` are large embeddings with an AdamW rate of their own.
+        """
         self.matrices = list(matrices)
         self.parts = [(parts or {}).get(id(matrix), 1) for matrix in self.matrices]
         self.muon_rate, self.adam_rate, self.momentum, self.weight_decay = muon_rate, adam_rate, momentum, weight_decay
         self.buffers = [torch.zeros_like(matrix) for matrix in self.matrices]
+        groups = [{"params": list(others), "rate": adam_rate}, {"params": list(tables), "rate": table_rate}]
         self.adam = torch.optim.AdamW(
-            list(others), lr=adam_rate, betas=(0.9, 0.98), weight_decay=weight_decay, fused=True
+            [group for group in groups if group["params"]], betas=(0.9, 0.98), weight_decay=weight_decay, fused=True
         )
 
     @torch.no_grad()
     def step(self, factor: float = 1.0) -> None:
         """Apply and clear all gradients."""
         for group in self.adam.param_groups:
-            group["lr"] = self.adam_rate * factor
+            group["lr"] = group["rate"] * factor
         self.adam.step()
         self.adam.zero_grad(set_to_none=True)
         for matrix, buffer, parts in zip(self.matrices, self.buffers, self.parts, strict=True):
@@ -76,4 +82,7 @@ class Optimizer:
         """Restore what `state_dict` gave."""
         for buffer, saved in zip(self.buffers, state["buffers"], strict=True):
             buffer.copy_(saved)
+        rates = [group["rate"] for group in self.adam.param_groups]
         self.adam.load_state_dict(state["adam"])
+        for group, rate in zip(self.adam.param_groups, rates, strict=True):
+            group["rate"] = rate  # those of the settings, not of the checkpoint

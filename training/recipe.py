@@ -10,12 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from mimo_cli.checkpoint.audio_config import AudioTokenizerConfig
 from training.architecture import audio_tokenizer_config
 from training.data.speech_clips import ClipFolder
 from training.export import Parts, export
+from training.heads import IGNORE
 from training.mix import media_sources, text_sources
 from training.pool import Encoder
 from training.prompts import Prompter
@@ -27,7 +29,7 @@ from training.sources import Shelf
 from training.stages.audio import AudioStage, finish_codec, start_speech_embeddings
 from training.stages.mtp import MtpStage
 from training.stages.trunk import TrunkStage
-from training.stages.vision import VisionStage
+from training.stages.vision import VisionStage, draw_batch
 from training.words import WordVocabulary
 
 
@@ -79,6 +81,8 @@ class Recipe:
         """Train the trunk on text alone."""
         shapes = self.settings.text.shapes
         sources = [text_sources(self.prompter, shape.length) for shape in shapes]
+        # Large beside what the first layers add: a token must still be told from others in the last ones.
+        torch.nn.init.normal_(self.parts.text.embed_tokens.weight, std=self.settings.row_size)
         self._trunk("text", sources, Shelf(), self.settings.text).train()
 
     def mix(self) -> None:
@@ -132,8 +136,12 @@ class Recipe:
         if path.is_file():
             scale = torch.load(path)
         else:
-            rows = load_state(self.out / "vision").get("row_size", 1.0)
-            scale = self.settings.row_size / rows
+            rng = np.random.default_rng(self.settings.seed)
+            patches, grids, labels = draw_batch(rng, "train", 24, 0.5)
+            with torch.no_grad():
+                rows = Sight(self.parts.vision, torch.float32, compiled=False).rows(patches, grids)
+            real = labels["row"] != IGNORE
+            scale = self.settings.row_size / float(rows[real].square().mean().sqrt())
             torch.save(scale, path)
         with torch.no_grad():
             self.parts.vision.get_parameter("merger.mlp.2.weight").mul_(scale)

@@ -58,6 +58,7 @@ class TrunkSettings:
     shapes: tuple[Rows, ...]
     muon_rate: float = 0.02
     adam_rate: float = 3e-3
+    table_rate: float = 0.02
     balance: float = 1e-3
     bias_rate: float = 0.01
     evaluate_every: int = 200
@@ -78,7 +79,7 @@ class Settings:
     """Everything."""
 
     seed: int = 5
-    row_size: float = 0.5  # root mean square of media rows at the start of the mix
+    row_size: float = 0.5  # root mean square of token embeddings and of media rows at their start
     vision: VisionSettings = field(default_factory=VisionSettings)
     audio: AudioSettings = field(default_factory=AudioSettings)
     text: TrunkSettings = field(
@@ -96,6 +97,7 @@ class Settings:
             (Rows(16, 256, 0.88, {**SHORT_TEXT, **SHORT_MEDIA}), Rows(6, 640, 0.12, LONG_TEXT)),
             muon_rate=0.002,
             adam_rate=3e-4,
+            table_rate=2e-3,
             bias_rate=0.0,
             fp8=True,
         )

@@ -48,9 +48,10 @@ class TrunkStage:
         inner = ("qkv_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "projection.mlp", "gate_up_proj")
         matrices = {n: p for n, p in named.items() if p.dim() >= 2 and any(part in n for part in inner)}
         parts = {id(p): 2 for n, p in matrices.items() if "gate_up_proj" in n}
-        others = [p for n, p in named.items() if n not in matrices]
-        rates = {"muon_rate": settings.muon_rate, "adam_rate": settings.adam_rate}
-        self.optimizer = Optimizer(matrices.values(), others, parts=parts, **rates)
+        table = model.embed_tokens.weight
+        others = [p for n, p in named.items() if n not in matrices and p is not table]
+        rates = {name: getattr(settings, name) for name in ("muon_rate", "adam_rate", "table_rate")}
+        self.optimizer = Optimizer(matrices.values(), others, parts=parts, tables=[table], **rates)
         self.run = Run(folder, self.state, self.restore, settings.steps)
 
     def state(self) -> dict[str, Any]:
