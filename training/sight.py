@@ -85,7 +85,8 @@ class Sight:
     def rows(self, patches: Tensor, grids: Sequence[tuple[int, int]]) -> Tensor:
         """patches [N, P, 768 or 1536] of pictures of (height, width) patches -> rows [N, P / 4, out], in `dtype`.
 
-        Stills give one of the two equal halves of each patch, frames of a film (one temporal step each) both. What stands behind a picture's own rows means nothing.
+        Stills give one of the two equal halves of each patch, frames of a film (one temporal step each) both. What
+        stands behind a picture's own rows means nothing.
         """
         tower, config = self.tower, self.tower.config
         tables = [self._tables(height, width, patches.shape[1]) for height, width in grids]

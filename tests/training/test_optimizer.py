@@ -1,5 +1,7 @@
 """The optimizer: updates of matrices are orthogonal, stacks are taken apart, states come back."""
 
+import copy
+
 import torch
 
 from training.optimizer import Optimizer, orthogonalise
@@ -40,10 +42,10 @@ def test_a_restored_optimizer_goes_on_as_the_first_and_keeps_its_own_rates() -> 
     second, other = make(1e-2)
     for tensor, value in zip(second, first, strict=True):
         tensor.data.copy_(value.data)
-    other.load_state_dict(one.state_dict())
+    other.load_state_dict(copy.deepcopy(one.state_dict()))
     step(first, one)
     step(second, other)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    third, slower = make(1e-3)
+    _, slower = make(1e-3)
     slower.load_state_dict(one.state_dict())
     assert [group["rate"] for group in slower.adam.param_groups] == [1e-3, 0.1]
