@@ -55,15 +55,17 @@ def load(
 
     device "auto" or "cpu"; dtype "auto", "float32" or "bfloat16". context_tokens bounds a chat (default 32k, less where
     memory is short). media, allow_net and raw_special_tokens say how `chat` reads its messages. options are the fields
-    of engine.load.LoadOptions: window, qkv_chunks, vision_sinks, merger_norm, audio_tables, expert_bytes.
+    of engine.load.LoadOptions: window, qkv_chunks, vision_sinks, merger_norm, audio_tables, precision, expert_bytes,
+    reading, and ram as on the command line: "16G", "80%", "auto".
     Raises UsageError for settings that do not exist, CheckpointError for files that are missing or wrong,
     CapacityError where memory does not suffice.
     """
-    known = {field.name for field in fields(LoadOptions)}
+    known = {field.name for field in fields(LoadOptions)} - {"context_tokens"}
     unknown = sorted(options.keys() - known)
     if unknown:
         raise UsageError(f"load() has no option `{unknown[0]}`", hint=f"options are {', '.join(sorted(known))}")
-    engine = load_engine(Path(path).expanduser(), device=device, dtype=dtype, options=LoadOptions(**options))
+    chosen = LoadOptions(context_tokens=context_tokens, **options)
+    engine = load_engine(Path(path).expanduser(), device=device, dtype=dtype, options=chosen)
     return Engine(
         engine,
         context_tokens=context_tokens,

@@ -28,6 +28,7 @@ from mimo_cli.errors import CapacityError, UsageError
 from mimo_cli.media.prompt import Prompt
 from mimo_cli.model.decoder import TextModel
 from mimo_cli.model.mtp import MTPModule
+from mimo_cli.offload.budget import MemoryBudget
 from mimo_cli.units import format_bytes
 
 
@@ -36,7 +37,7 @@ class Engine:
     """A loaded model and what its checkpoint holds.
 
     Made by load.load_engine; a context manager. `load_mtp` reads the MTP modules when they are first used.
-    `stored_losses` is what the making of a packed store did not keep.
+    `stored_losses` is what the making of a packed store did not keep, `budget` how memory was divided.
     """
 
     folder: Path
@@ -49,6 +50,7 @@ class Engine:
     media: MediaEncoder
     load_mtp: Callable[[], list[MTPModule]]
     stored_losses: tuple[str, ...] = ()
+    budget: MemoryBudget | None = None
 
     @cached_property
     def mtp(self) -> list[MTPModule]:

@@ -10,19 +10,20 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import nn
 
 from mimo_cli.checkpoint.config import ModelConfig
 from mimo_cli.checkpoint.names import text_weights
 from mimo_cli.checkpoint.qkv_layout import QkvChunks
 from mimo_cli.checkpoint.reader import CheckpointReader
 from mimo_cli.engine.bind import Loader, OnLoad, build_empty, module_bytes, require_memory
-from mimo_cli.engine.compute import Compute, PrecisionChoice, choose_compute, open_experts, pack_linears
+from mimo_cli.engine.budgeting import divide_memory
+from mimo_cli.engine.compute import Compute, Experts, PrecisionChoice, choose_compute, open_experts, pack_linears
 from mimo_cli.engine.embeddings import MediaEncoder
 from mimo_cli.engine.engine import Engine
 from mimo_cli.engine.machine import has_native_bfloat16
 from mimo_cli.engine.towers import (
     AudioTables,
-    Hearing,
     empty_hearing,
     empty_vision,
     fill_hearing,
@@ -32,8 +33,8 @@ from mimo_cli.errors import UsageError
 from mimo_cli.model.binding import mtp_bindings, text_bindings
 from mimo_cli.model.decoder import TextModel
 from mimo_cli.model.mtp import MTPModule
-from mimo_cli.model.vision import VisionTower
-from mimo_cli.offload.expert_store import DEFAULT_RESIDENT_BYTES
+from mimo_cli.offload.budget import AUTOMATIC, MemoryBudget, RamSetting, parse_ram
+from mimo_cli.offload.reading import DEFAULT_READING, Reading
 from mimo_cli.store.opened import open_model
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -50,7 +51,10 @@ class LoadOptions:
     qkv_chunks    order of fused q, k, v rows: a number of chunks or "plain", where the files do not tell
     vision_sinks  the vision tower's sinks: "denominator", "key0" or "ignore"; merger_norm: "layernorm" or "rmsnorm"
     audio_tables  "rounded" to bfloat16 as the serving stacks do, or "exact"
-    expert_bytes  memory for experts that are kept ready
+    ram           memory for everything: process, dense weights, KV cache, buffers; the rest is for experts
+    context_tokens  the context that memory is kept for (None: as a sequence has by default)
+    expert_bytes  memory for experts alone, whatever else is taken (None: what `ram` leaves)
+    reading       how experts are read from disk
     precision     of activations before integer weights: "exact", or "int8", which is faster and lossy
     threads       of the native kernels (None: as many as torch uses)
     """
@@ -60,7 +64,10 @@ class LoadOptions:
     vision_sinks: Literal["denominator", "key0", "ignore"] = "denominator"
     merger_norm: Literal["layernorm", "rmsnorm"] = "layernorm"
     audio_tables: AudioTables = "rounded"
-    expert_bytes: int = DEFAULT_RESIDENT_BYTES
+    ram: RamSetting | str = AUTOMATIC
+    context_tokens: int | None = None
+    expert_bytes: int | None = None
+    reading: Reading = DEFAULT_READING
     precision: PrecisionChoice = "exact"
     threads: int | None = None
 
@@ -98,13 +105,21 @@ def load_engine(
     reader = opened.reader(options.qkv_chunks)
     compute_dtype = choose_dtype(dtype, config)
     compute = choose_compute(compute_dtype, options.precision, options.threads)
-    experts = open_experts(reader, config, compute, options.expert_bytes, opened.records())
+    experts = open_experts(reader, config, compute, 0, opened.records(), options.reading)
     decoder = build_empty(lambda: TextModel(config, experts, compute_dtype))
     vision = empty_vision(config.vision, compute_dtype) if config.vision and contents.has_vision else None
     hearing = None
     if config.audio and contents.has_audio:
         hearing = empty_hearing(folder, config.audio, compute_dtype, options.audio_tables)
-    _fill(decoder, vision, hearing, reader, compute, on_load)
+    bindings = pack_linears(decoder, text_bindings(decoder), reader, compute)
+    modules = [decoder, *([vision] if vision else []), *([hearing.tokenizer, hearing.encoder] if hearing else [])]
+    budget = _allot(options, config, modules, experts, compute_dtype)
+    loader = Loader(module_bytes(modules), on_load, compute.kernels)
+    loader.bind(decoder, reader, bindings)
+    if vision:
+        fill_vision(vision, reader, loader)
+    if hearing:
+        fill_hearing(hearing, reader, loader)
     return Engine(
         folder=folder,
         config=config,
@@ -114,6 +129,7 @@ def load_engine(
         reader=reader,
         decoder=decoder,
         experts=experts,
+        budget=budget,
         media=MediaEncoder(
             vision,
             hearing.tokenizer if hearing else None,
@@ -145,24 +161,25 @@ def choose_dtype(dtype: str, config: ModelConfig) -> torch.dtype:
     return torch.float32 if is_small or not has_native_bfloat16() else torch.bfloat16
 
 
-def _fill(
-    decoder: TextModel,
-    vision: VisionTower | None,
-    hearing: Hearing | None,
-    reader: CheckpointReader,
-    compute: Compute,
-    on_load: OnLoad | None,
-) -> None:
-    bindings = pack_linears(decoder, text_bindings(decoder), reader, compute)
-    modules = [decoder, vision, *([hearing.tokenizer, hearing.encoder] if hearing else [])]
-    needed_bytes = module_bytes(module for module in modules if module is not None)
-    require_memory(needed_bytes, "the model without its experts")
-    loader = Loader(needed_bytes, on_load, compute.kernels)
-    loader.bind(decoder, reader, bindings)
-    if vision:
-        fill_vision(vision, reader, loader)
-    if hearing:
-        fill_hearing(hearing, reader, loader)
+def _allot(
+    options: LoadOptions, config: ModelConfig, modules: list[nn.Module], experts: Experts, dtype: torch.dtype
+) -> MemoryBudget | None:
+    """Give the experts their memory; returns how all of it is divided, None where that was not asked for."""
+    if options.expert_bytes is not None:
+        require_memory(module_bytes(modules), "the model without its experts")
+        experts.allot(options.expert_bytes)
+        return None
+    budget = divide_memory(
+        parse_ram(options.ram) if isinstance(options.ram, str) else options.ram,
+        config,
+        modules,
+        dtype=dtype,
+        slot_bytes=experts.expert_bytes,
+        reading_bytes=experts.reading_bytes,
+        context_tokens=options.context_tokens,
+    )
+    experts.allot(budget.slots_bytes)
+    return budget
 
 
 def _load_mtp(config: ModelConfig, reader: CheckpointReader, compute: Compute, count: int) -> list[MTPModule]:

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import psutil
 
+from mimo_cli.engine.cgroup import memory_group
+
 _STATUS = Path("/proc/self/status")
 _CGROUP = Path("/sys/fs/cgroup")
+_MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def peak_rss_bytes() -> int:
@@ -34,21 +37,23 @@ def reset_peak_rss() -> bool:
     return True
 
 
+def rss_bytes() -> int:
+    """Return the memory that this process holds now."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def machine_bytes() -> int:
+    """Return the memory of the machine, or what the container is allowed."""
+    group = memory_group(_CGROUP, _MEMBERSHIP)
+    total = int(psutil.virtual_memory().total)
+    return min(total, group.limit_bytes) if group else total
+
+
 def available_bytes() -> int:
-    """Return the memory that can be had without swapping: the machine's, or what the container's limit leaves."""
-    machine = psutil.virtual_memory().available
-    try:
-        limit_bytes = int((_CGROUP / "memory.max").read_text())
-        used_bytes = int((_CGROUP / "memory.current").read_text())
-    except (OSError, ValueError):  # no cgroup, or "max"
-        return machine
-    # Page cache counts as used in a cgroup but gives way: it is no reason to refuse a model.
-    return min(machine, max(0, limit_bytes - used_bytes + _reclaimable_bytes()))
+    """Return the memory that can be had without swapping: the machine's, or what the container's limit leaves.
 
-
-def _reclaimable_bytes() -> int:
-    try:
-        fields = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):
-        return 0
-    return int(fields.get("inactive_file", 0)) + int(fields.get("active_file", 0))
+    Page cache counts as used in a control group but gives way: it is no reason to refuse a model.
+    """
+    machine = int(psutil.virtual_memory().available)
+    group = memory_group(_CGROUP, _MEMBERSHIP)
+    return min(machine, group.free_bytes) if group else machine

@@ -45,6 +45,9 @@ class RamSetting:
         return "auto" if self.size_bytes is None else format_bytes(self.size_bytes)
 
 
+AUTOMATIC = RamSetting()
+
+
 def parse_ram(text: str) -> RamSetting:
     """Read `16G`, `80%` or `auto`. Raises UsageError naming the text."""
     text = text.strip()

@@ -80,6 +80,17 @@ class DequantizedExperts:
 
         return cls(read, 3 * up_shape.rows * up_shape.cols * dtype.itemsize, resident_bytes)
 
+    reading_bytes = 0
+
+    @property
+    def expert_bytes(self) -> int:
+        """Memory of one expert."""
+        return self._expert_bytes
+
+    def allot(self, resident_bytes: int) -> None:
+        """Keep as many experts from now on as fit in so many bytes."""
+        self.resident_bytes = resident_bytes
+
     @property
     def nbytes(self) -> int:
         """Bytes of the experts kept ready now."""

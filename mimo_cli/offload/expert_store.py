@@ -51,15 +51,29 @@ class ExpertStore:
         self.source = source
         self.kernels = kernels
         self.precision: Precision = precision
-        self.resident_bytes = resident_bytes
         self.native_calls = 0
-        slots = resident_bytes // source.slot_bytes
-        self.cache = ExpertCache(
-            source.fill, source.records.record_bytes, slots, layers, experts, step_slots, source.threads
-        )
+        self._sizes = layers, experts, step_slots
+        self.resident_bytes = 0
+        self.allot(resident_bytes)
         self._last_layer = -1
         self._turn = threading.RLock()
         self._one_token = torch.zeros(64, dtype=torch.int32)
+
+    def allot(self, resident_bytes: int) -> None:
+        """Begin anew with memory for as many experts as fit in so many bytes; before anything was read."""
+        self.resident_bytes = resident_bytes
+        record_bytes, slots = self.source.records.record_bytes, resident_bytes // self.source.slot_bytes
+        self.cache = ExpertCache(self.source.fill, record_bytes, slots, *self._sizes, self.source.threads)
+
+    @property
+    def expert_bytes(self) -> int:
+        """Memory of one expert."""
+        return self.source.slot_bytes
+
+    @property
+    def reading_bytes(self) -> int:
+        """Memory that reading takes beside the experts."""
+        return self.source.scratch_bytes
 
     @property
     def records(self) -> ExpertRecords:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mimo_cli.checkpoint.config import ModelConfig
-from mimo_cli.engine import bind, load
+from mimo_cli.engine import bind, budgeting, load
 from mimo_cli.engine.load import LoadOptions, choose_dtype, load_engine
 from mimo_cli.errors import CapacityError, CheckpointError, MediaError, UsageError
 from tests.support.checkpoint_files import edit_json
@@ -125,11 +125,14 @@ def test_a_folder_without_a_model_is_a_checkpoint_error(tmp_path: Path) -> None:
 
 
 def test_a_model_that_does_not_fit_is_refused_with_numbers_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bind, "available_bytes", lambda: 1_000_000)
+    monkeypatch.setattr(budgeting, "available_bytes", lambda: 600_000_000)
+    monkeypatch.setattr(budgeting, "rss_bytes", lambda: 400_000_000)
     read = []
     monkeypatch.setattr(load.CheckpointReader, "read", lambda *args, **kwargs: read.append(args))
-    with pytest.raises(CapacityError, match=r"needs .* MB of memory, 1 MB are free"):
-        load_engine(GOLDEN / "text", dtype="float32")
+    with pytest.raises(CapacityError, match=r"needs 4\d\d MB for the dense part, 1\d\d MB given"):
+        load_engine(GOLDEN / "text", dtype="float32", options=LoadOptions(ram="150M"))
+    with pytest.raises(CapacityError, match=r"a budget of 2 GB was given, 1 GB of memory are free"):
+        load_engine(GOLDEN / "text", dtype="float32", options=LoadOptions(ram="2G"))
     assert not read
 
 

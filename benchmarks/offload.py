@@ -1,0 +1,226 @@
+"""Experts on disk: how near reading comes to what the disk can give, and a step to the slower of reading and computing.
+
+    python -m benchmarks.offload make DIR [--layers 4] [--format mxfp4]
+    python -m benchmarks.offload run DIR [--resident 0.125] [--rounds 6] [--tokens 6] [--threads 4] [--cgroup 3.4G]
+
+`make` writes experts of MiMo-V2.5's sizes with random weights: files as `mimo quantize` makes them. `run` decodes with
+them through the engine of every command (the vocabulary cut to 32k). In every round the disk's ceiling (plain O_DIRECT
+reads of whole records, the best of several numbers of threads), decoding with misses and decoding the same tokens again
+with everything in memory take turns, because a shared disk changes speed within seconds: only the ratios of one run
+mean something. `--cgroup` enters a memory control group (version 1) of so many bytes first. GB are 1e9 bytes.
+"""
+
+import argparse
+import json
+import os
+import random
+import statistics
+import threading
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from mimo_cli.checkpoint.config import ModelConfig
+from mimo_cli.checkpoint.contents import Contents
+from mimo_cli.checkpoint.release_shapes import release_config, slice_config
+from mimo_cli.engine.bind import Loader, build_empty, module_bytes
+from mimo_cli.engine.compute import choose_compute, open_experts, pack_linears
+from mimo_cli.engine.embeddings import MediaEncoder
+from mimo_cli.engine.engine import Engine
+from mimo_cli.engine.model_sizes import expert_shapes
+from mimo_cli.engine.random_weights import RandomReader, RandomRecords
+from mimo_cli.model.binding import text_bindings
+from mimo_cli.model.decoder import TextModel
+from mimo_cli.offload.expert_store import ExpertStore
+from mimo_cli.offload.reading import Reading
+from mimo_cli.quant.buffers import allocate_bytes, round_up
+from mimo_cli.quant.packed import PackedFormat
+from mimo_cli.quant.random_streams import RandomStreams
+from mimo_cli.store.manifest import RecordLayout, layer_file
+from mimo_cli.store.records import StoreRecords
+from mimo_cli.units import parse_size
+
+VOCABULARY = 32768
+PROBE_THREADS = (2, 4, 8)
+_CGROUP = Path("/sys/fs/cgroup/memory/mimo_bench")
+
+
+def describe(folder: Path) -> tuple[ModelConfig, RecordLayout]:
+    """Return the slice that a folder holds experts of."""
+    spec = json.loads((folder / "slice.json").read_text())
+    config = replace(slice_config(release_config("v2.5"), spec["layers"] + 1), vocab_size=VOCABULARY)
+    group = expert_shapes(config, spec["format"])[0].group
+    sizes = config.hidden_size, config.moe_intermediate_size, config.n_routed_experts, config.moe_layers
+    return config, RecordLayout(spec["format"], group, *sizes)
+
+
+def make(folder: Path, layers: int, kind: PackedFormat) -> None:
+    """Write `layers` files of random experts, past the cache."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "slice.json").write_text(json.dumps({"layers": layers, "format": kind}))
+    config, layout = describe(folder)
+    records = RandomRecords(config, kind, RandomStreams())
+    slot = allocate_bytes(layout.record_bytes)
+    for layer in layout.layers:
+        descriptor = os.open(folder / layer_file(layer), os.O_WRONLY | os.O_CREAT | os.O_DIRECT)
+        for expert in range(layout.experts):
+            records.place(layer, expert, (), slot[: records.record_bytes])
+            os.pwrite(descriptor, slot.numpy().data, expert * layout.record_bytes)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
+def probe(folder: Path, layout: RecordLayout, threads: int, count: int) -> float:
+    """Read `count` records at random places by some threads, each into huge pages of its own; returns GB/s."""
+    files = [os.open(folder / layer_file(layer), os.O_RDONLY | os.O_DIRECT) for layer in layout.layers]
+    draw = random.Random(time.time_ns())
+    jobs = [(draw.choice(files), draw.randrange(layout.experts) * layout.record_bytes) for _ in range(count)]
+    left = iter(jobs)
+    lock = threading.Lock()
+    buffers = [allocate_bytes(layout.record_bytes).fill_(1).numpy().data for _ in range(threads)]
+
+    def work(buffer: memoryview) -> None:
+        while True:
+            with lock:
+                job = next(left, None)
+            if job is None:
+                return
+            os.preadv(job[0], [buffer], job[1])
+
+    workers = [threading.Thread(target=work, args=(buffer,)) for buffer in buffers]
+    started = time.perf_counter()
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    seconds = time.perf_counter() - started
+    for descriptor in files:
+        os.close(descriptor)
+    return count * layout.record_bytes / seconds / 1e9
+
+
+def build(folder: Path, resident: float, reading: Reading) -> tuple[Engine, RecordLayout]:
+    """Return an engine over random dense weights and the experts of a folder, a share of them in memory."""
+    config, layout = describe(folder)
+    compute = choose_compute(torch.bfloat16)
+    reader = RandomReader(config, "int8", "uniform", RandomStreams())
+    experts_total = layout.experts * len(layout.layers)
+    budget = int(resident * experts_total) * round_up(layout.record_bytes, 4096)
+    experts = open_experts(reader, config, compute, budget, StoreRecords(folder, layout), reading)
+    decoder = build_empty(lambda: TextModel(config, experts, compute.dtype))
+    bindings = pack_linears(decoder, text_bindings(decoder), reader, compute)
+    Loader(module_bytes([decoder]), None, compute.kernels).bind(decoder, reader, bindings)
+    contents = Contents((), 0, False, False)
+    media = MediaEncoder(None, None, None, hidden_size=config.hidden_size, dtype=compute.dtype)
+    return Engine(folder, config, compute, contents, reader, decoder, experts, media, list), layout
+
+
+def process_read_bytes() -> int:
+    """Return what the system says this process has fetched from disks."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
+
+
+def run(folder: Path, args: argparse.Namespace) -> None:
+    """Measure; one JSON line per round, then medians."""
+    reading = Reading(mode=args.io, threads=args.threads)
+    engine, layout = build(folder, args.resident, reading)
+    store = engine.experts
+    assert isinstance(store, ExpertStore)
+    sequence = engine.start_sequence(4096)
+    draw = random.Random(7)
+    for _ in range(args.warm):
+        sequence.decode(draw.randrange(VOCABULARY))
+    rounds = []
+    for number in range(args.rounds):
+        ceiling = {t: probe(folder, layout, t, args.probe_reads) for t in PROBE_THREADS}
+        row = step_round(engine, store, [draw.randrange(VOCABULARY) for _ in range(args.tokens)])
+        after = {t: probe(folder, layout, t, args.probe_reads) for t in PROBE_THREADS}
+        best = max((ceiling[t] + after[t]) / 2 for t in PROBE_THREADS)
+        io_s = row["disk_bytes"] / best / 1e9
+        row |= {"round": number, "ceiling_gbps": best, "ceiling_by_threads": ceiling}
+        row |= {"read_share": row["read_gbps"] / best, "step_share": row["step_s"] / max(io_s, row["compute_s"])}
+        rounds.append(row)
+        print(json.dumps(row), flush=True)
+    names = ("ceiling_gbps", "read_gbps", "read_share", "step_share", "hit_rate", "step_s", "compute_s", "io_share")
+    print(json.dumps({name: round(statistics.median(row[name] for row in rounds), 4) for name in names}))
+    print(json.dumps({"peak": memory_peaks(), "counters": asdict(store.counters)}))
+    engine.close()
+
+
+def step_round(engine: Engine, store: ExpertStore, tokens: list[int]) -> dict[str, float]:
+    """Decode some tokens with misses, each also a second time with all of its experts in memory."""
+    sequence = engine.start_sequence(4096)
+    sequence.decode(1)
+    before, io_before = store.counters.snapshot(), process_read_bytes()
+    step_s = compute_s = 0.0
+    for token in tokens:
+        started = time.perf_counter()
+        sequence.decode(token)
+        step_s += time.perf_counter() - started
+        sequence.trim(sequence.length - 1)
+        misses = store.misses
+        started = time.perf_counter()
+        sequence.decode(token)
+        compute_s += time.perf_counter() - started
+        assert store.misses == misses, "a token's experts were not all in memory"
+    spent, io_bytes = store.counters - before, process_read_bytes() - io_before
+    asked = len(tokens) * len(store.cache.policy._layers) * engine.config.num_experts_per_tok
+    return {
+        "step_s": step_s,
+        "compute_s": compute_s,
+        "disk_bytes": spent.disk_bytes,
+        "read_gbps": spent.read_gbps or 0.0,
+        "read_s": spent.read_s,
+        "wait_s": spent.wait_s,
+        "hit_rate": 1 - spent.misses / asked,
+        "io_share": spent.disk_bytes / io_bytes if io_bytes else 0.0,
+    }
+
+
+def memory_peaks() -> dict[str, int]:
+    """Return the peak of this process, and of its group if it has one of ours."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    peaks = {"rss": next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))}
+    if _CGROUP.is_dir():
+        peaks["group"] = int((_CGROUP / "memory.max_usage_in_bytes").read_text())
+    return peaks
+
+
+def enter_group(size_bytes: int) -> None:
+    """Put this process into a memory control group of its own."""
+    _CGROUP.mkdir(exist_ok=True)
+    (_CGROUP / "memory.limit_in_bytes").write_text(str(size_bytes))
+    (_CGROUP / "memory.max_usage_in_bytes").write_text("0")
+    (_CGROUP / "cgroup.procs").write_text(str(os.getpid()))
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=("make", "run"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--format", default="mxfp4")
+    parser.add_argument("--resident", type=float, default=0.125)
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--tokens", type=int, default=6)
+    parser.add_argument("--warm", type=int, default=6)
+    parser.add_argument("--probe-reads", type=int, default=40)
+    parser.add_argument("--threads", type=int, default=4)
+    parser.add_argument("--io", default="direct", choices=("auto", "direct", "buffered"))
+    parser.add_argument("--cgroup", type=parse_size, default=None)
+    args = parser.parse_args()
+    if args.cgroup:
+        enter_group(args.cgroup)
+    if args.action == "make":
+        make(args.folder, args.layers, args.format)
+    else:
+        with torch.inference_mode():
+            run(args.folder, args)
+
+
+if __name__ == "__main__":
+    main()
