@@ -30,7 +30,7 @@ class GgmlExperts:
             random_blocks(kind, *size, np.random.default_rng(0)) for size in ((width, hidden),) * 2 + ((hidden, width),)
         ]
         self.name = f"llama.cpp {kind}" + (" repacked" if repacked else "")
-        self.expert_bytes = sum(matrix.nbytes for matrix in matrices)
+        self.expert_bytes = float(sum(matrix.nbytes for matrix in matrices))
         self.experts = int(gigabytes * 1e9 / self.expert_bytes) + 1
         self.bits_per_weight = FORMATS[kind].bits_per_weight
         self._active = active

@@ -5,7 +5,7 @@
 Cold: before each load the store's dense files are dropped from the system's cache. The ceiling is read past the cache
 (O_DIRECT) from the same files in the same pieces by 1, 2 and 4 threads before each load, into memory there is. What
 a load needs besides, as much new memory, is timed alone: a virtual machine may get it slower than it reads.
-Warm: a new process loads the store and reads five tokens, its files being in the cache (as far as they fit); seconds count
+Warm: a new process loads the store and reads five tokens, its files being in the cache if they fit; seconds count
 from the start of the process. One JSON line each. benchmarks.slice_store makes a store.
 The embedding table is not loaded: it stays in its file, of which a token reads one row. Rates count what is loaded.
 """

@@ -4,13 +4,14 @@ import difflib
 from typing import Any
 
 from mimo_cli.checkpoint.config import ModelConfig
-from mimo_cli.checkpoint.index import TensorIndex
 from mimo_cli.checkpoint.names import FP8_SCALE, MXFP4_SCALE
 from mimo_cli.checkpoint.reader import CheckpointReader
 from mimo_cli.checkpoint.storage import stored_format
 from mimo_cli.commands.model_choice import CONFIG_FILE, ModelChoice
 from mimo_cli.engine.load import DTYPES
 from mimo_cli.errors import UsageError
+from mimo_cli.store.opened import open_model, shape_label
+from mimo_cli.store.tensors import PackedTensor, packed_tensor
 
 _QKV = ".qkv_proj.weight"
 
@@ -21,16 +22,20 @@ def tensor_view(choice: ModelChoice, name: str) -> dict[str, Any]:
     Peak memory is the tensor in float32. Scales are multiplied in; a fused qkv is put into plain order first.
     """
     config = ModelConfig.from_file(choice.folder / CONFIG_FILE)
-    index = TensorIndex.open(choice.folder)
+    opened = open_model(choice.folder, config)
+    index = opened.index
+    packed = packed_tensor(opened, name)
+    if packed is not None:
+        return {"tensor": name, **_packed_facts(packed), **_range(packed.numbers())}
     if name not in index:
-        near = difflib.get_close_matches(name, index.names(), n=1, cutoff=0.3)
+        names = [*index.names(), *opened.packed_weights]
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.3)
         hint = f"--tensor {near[0]}" if near else None
-        raise UsageError(f"there is no tensor `{name}` among the {len(index):,} of `{choice.folder}`", hint=hint)
+        raise UsageError(f"there is no tensor `{name}` among the {len(names):,} of `{choice.folder}`", hint=hint)
     info = index[name]
     is_scale = name.endswith((FP8_SCALE, MXFP4_SCALE)) and name.rsplit("_scale", 1)[0] in index
     reader = CheckpointReader(index, config)
     try:
-        numbers = _read(reader, config, name)
         return {
             "tensor": name,
             "shard": info.shard.name,
@@ -39,15 +44,33 @@ def tensor_view(choice: ModelChoice, name: str) -> dict[str, Any]:
             "shape": list(info.shape),
             "stored_as": "scales" if is_scale else stored_format(name, index),
             "scales": [name + suffix for suffix in (FP8_SCALE, MXFP4_SCALE) if name + suffix in index],
-            "min": float(numbers.min()),
-            "max": float(numbers.max()),
-            "mean": float(numbers.mean()),
-            "deviation": float(numbers.std(correction=0)),
-            "zeros": int((numbers == 0).sum()),
-            "not_finite": int((~numbers.isfinite()).sum()),
+            **_range(_read(reader, config, name)),
         }
     finally:
         reader.close()
+
+
+def _packed_facts(packed: PackedTensor) -> dict[str, Any]:
+    shape = packed.shape
+    return {
+        "shard": packed.file.name,
+        "offset": packed.offset,
+        "size_bytes": packed.size_bytes // shape.streams,
+        "shape": [shape.rows, shape.cols],
+        "stored_as": shape_label(shape),
+        "scales": [],
+    }
+
+
+def _range(numbers: Any) -> dict[str, Any]:
+    return {
+        "min": float(numbers.min()),
+        "max": float(numbers.max()),
+        "mean": float(numbers.mean()),
+        "deviation": float(numbers.std(correction=0)),
+        "zeros": int((numbers == 0).sum()),
+        "not_finite": int((~numbers.isfinite()).sum()),
+    }
 
 
 def _read(reader: CheckpointReader, config: ModelConfig, name: str) -> Any:

@@ -60,17 +60,17 @@ class OpenModel:
             return {}
         packed: dict[str, tuple[str, int]] = {}
         for name, shape in self.manifest.packed.items():
-            packed[name] = _label(shape), shape.nbytes
+            packed[name] = shape_label(shape), shape.nbytes
             if name.endswith(_QKV) and self.config.attention_projection_layout == "split":
                 prefix = name.removesuffix(_QKV)
                 # The configuration names q, k and v, of which the first takes all the bytes.
-                packed |= {f"{prefix}.{part}.weight": (_label(shape), 0) for part in ("k_proj", "v_proj")}
-                packed[f"{prefix}.q_proj.weight"] = _label(shape), shape.nbytes
+                packed |= {f"{prefix}.{part}.weight": (shape_label(shape), 0) for part in ("k_proj", "v_proj")}
+                packed[f"{prefix}.q_proj.weight"] = shape_label(shape), shape.nbytes
         records = self.manifest.records
         if records:
             sizes = {"gate_proj": records.up_shape.nbytes // 2, "up_proj": records.up_shape.nbytes // 2}
             sizes["down_proj"] = records.record_bytes - sum(sizes.values())
-            kind = _label(records.up_shape)
+            kind = shape_label(records.up_shape)
             for layer in records.layers:
                 for expert in range(records.experts):
                     for projection, size_bytes in sizes.items():
@@ -118,6 +118,7 @@ def _check_records(folder: Path, config: ModelConfig, manifest: StoreManifest) -
         )
 
 
-def _label(shape: PackedShape) -> str:
+def shape_label(shape: PackedShape) -> str:
+    """Return the name of a format for people: `INT4 g32`."""
     name = shape.format.upper()
     return f"{name} g{shape.group}" if len(GROUPS[shape.format]) > 1 else name

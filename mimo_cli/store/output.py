@@ -18,6 +18,11 @@ from mimo_cli.errors import CheckpointError, MimoError
 from mimo_cli.quant.buffers import PAGE_BYTES, allocate_bytes
 from mimo_cli.store.manifest import FileEntry
 
+try:
+    import fcntl
+except ImportError:  # not on every system that Python runs on
+    fcntl = None  # type: ignore[assignment]
+
 _READ_BYTES = 1 << 24
 _STAGE_BYTES = 1 << 23
 _HASHED_BESIDE_BYTES = 1 << 20
@@ -125,10 +130,8 @@ class OutputFile:
 
     def _set_direct(self, wanted: bool) -> bool:
         """Switch writes past the cache on or off; returns whether they are on."""
-        if not _DIRECT:
+        if not _DIRECT or fcntl is None:
             return False
-        import fcntl  # not on every system that Python runs on
-
         descriptor = self._file.fileno()
         flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
         try:

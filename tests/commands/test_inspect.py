@@ -7,6 +7,7 @@ import pytest
 
 from mimo_cli.miniature.bundled import bundled_path
 from tests.support.cli import Run, run_cli
+from tests.support.stores import SOURCES, made_store
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 QKV = "model.layers.0.self_attn.qkv_proj.weight"
@@ -161,3 +162,21 @@ def test_the_model_may_be_named_three_ways(inspect: Inspect, model: Path) -> Non
     named = inspect("model").out
     assert named == inspect("-m", "model").out == inspect(environ={"MIMO_MODEL": "model"}).out
     assert "model      model\n" in named
+
+
+def test_tensors_of_a_store_are_shown_by_their_official_names(tmp_path: Path) -> None:
+    store = str(made_store("miniature", "int4", 32, "int8"))
+    for name, stored_as in (
+        ("model.layers.1.mlp.experts.2.up_proj.weight", "INT4 g32"),
+        ("model.layers.0.self_attn.qkv_proj.weight", "INT8"),
+        ("model.norm.weight", "BF16"),
+    ):
+        packed, source = [
+            json.loads(run_cli("inspect", model, "--tensor", name, "--json", home=tmp_path).out)
+            for model in (store, str(SOURCES["miniature"]))
+        ]
+        assert packed["stored_as"] == stored_as and packed["shape"] == source["shape"]
+        assert packed["deviation"] == pytest.approx(source["deviation"], rel=0.05)  # int4 keeps the spread
+        assert packed["max"] == pytest.approx(source["max"], rel=0.15)  # the largest of its group may be clipped
+    run = run_cli("inspect", store, "--tensor", "model.layers.1.mlp.experts.2.up_projj.weight", home=tmp_path)
+    assert run.code == 2 and "--tensor model.layers.1.mlp.experts.2.up_proj.weight" in run.err

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "api": {*BOTTOM, "dialogue", "towers", "chat", "engine", "media", "checkpoint", "miniature"},
     "evaluation": {*BOTTOM, "api", "dialogue", "chat", "engine", "media", "checkpoint"},
     "commands": {*BOTTOM, "evaluation", "api", "dialogue", "chat", "engine", "media", "checkpoint", "miniature"}
-    | {"store", "settings", "terminal"},
+    | {"store", "offload", "settings", "terminal"},
     "app": {*BOTTOM, "commands", "settings", "terminal"},
     "__main__": {"app"},
     "": {"api"},
@@ -37,9 +37,10 @@ MAY_IMPORT = {
 
 ONLY_THESE_MODULES = {
     ("engine", "media"): {"media.types", "media.prompt"},  # what the engine is handed, never how media are opened
-    ("checkpoint", "quant"): {"quant.fp8", "quant.mxfp4", "quant.formats", "quant.packed", "quant.stored"},
+    ("checkpoint", "quant"): {f"quant.{name}" for name in ("buffers", "fp8", "mxfp4", "formats", "packed", "stored")},
     ("model", "checkpoint"): {"checkpoint.config", "checkpoint.vision_config", "checkpoint.audio_config"},
     ("kvcache", "checkpoint"): {"checkpoint.config"},
+    ("commands", "offload"): {"offload.budget", "offload.reading"},  # what `--ram` and `--io` mean
 }
 """Where a sub-package may import only some modules of another."""
 
@@ -60,8 +61,8 @@ LIBRARY_HOMES = {
 }
 """Library -> the sub-packages or modules that may import it."""
 
-COMPILED = {("quant.kernels", "_native"), ("quant.quantize", "_native")}
-"""Extension modules and the one module that talks to each; their underscore says that it is the only one."""
+COMPILED = {(f"quant.{name}", "_native") for name in ("kernels", "quantize", "direct")}
+"""The extension module and the modules that check what it is given; nothing else talks to it."""
 
 LAZY_PARTS = {"commands", "app", "settings", "terminal", "api", ""}
 """The command line's edge: an import may stand inside a function here, so that `mimo --help` stays light."""
