@@ -49,37 +49,47 @@ class Encoder:
         sounds = [i for i, medium in enumerate(media) if isinstance(medium, Sound)]
         for i, rows in zip(pictures, self._see([media[i].pixels for i in pictures]), strict=True):  # type: ignore[union-attr]
             stubs[i] = MediaStub(self.shelf.add_rows(rows), "image", len(rows))
-        for i in films:
-            stubs[i] = self._watch(media[i])  # type: ignore[arg-type]
+        for i, stub in zip(films, self._watch([media[i] for i in films]), strict=True):  # type: ignore[misc]
+            stubs[i] = stub
         for i, codes in zip(sounds, self._hear([media[i] for i in sounds]), strict=True):  # type: ignore[misc]
             stubs[i] = MediaStub(self.shelf.add_codes(codes), "audio", -(-len(codes) // 4))
         return [stubs[i] for i in range(len(media))]
 
     def _see(self, pictures: list[np.ndarray]) -> list[Tensor]:
-        """Rows [n, H] of every picture, through chunks of one size (what is missing is blank)."""
-        found: list[Tensor] = []
-        for start in range(0, len(pictures), CHUNK):
-            patches, grids = [], []
-            for pixels in pictures[start : start + CHUNK]:
-                values, grid = preprocess_image(pixels, self.options.image)
-                patches.append(values.reshape(len(values), 3, 2, -1)[:, :, 0].reshape(len(values), -1))
-                grids.append((int(grid[0, 1]), int(grid[0, 2])))
-            found += self._encode(patches, grids, MAX_PATCHES)
-        return found
+        """Rows [n, H] of every picture."""
+        patches, grids = [], []
+        for pixels in pictures:
+            values, grid = preprocess_image(pixels, self.options.image)
+            patches.append(values.reshape(len(values), 3, 2, -1)[:, :, 0].reshape(len(values), -1))
+            grids.append((int(grid[0, 1]), int(grid[0, 2])))
+        return self._encode(patches, grids, MAX_PATCHES)
+
+    def _watch(self, films: list[Film]) -> list[MediaStub]:
+        """Put the rows of films on the shelf; the temporal steps of all of them go through the tower together."""
+        patches, grids, times = [], [], []
+        for film in films:
+            values, grid, times_s = preprocess_video(film.frames, film.fps, self.options.video)
+            steps, height, width = grid[0].tolist()
+            patches += np.split(values, steps)
+            grids += [(height, width)] * steps
+            times.append(tuple(times_s[:: self.options.video.pixels.temporal_patch_size].tolist()))
+        rows, stubs = iter(self._encode(patches, grids, FRAME_PATCHES)), []
+        for steps_s in times:
+            mine = torch.cat([next(rows) for _ in steps_s])
+            stubs.append(MediaStub(self.shelf.add_rows(mine), "video", len(mine), steps_s))
+        return stubs
 
     def _encode(self, patches: list[np.ndarray], grids: list[tuple[int, int]], size: int) -> list[Tensor]:
+        """Rows of some frames, through chunks of one size (what is missing is blank)."""
         assert self.sight is not None
-        blank = [np.zeros((4, patches[0].shape[1]), np.float32)] * (CHUNK - len(patches))
-        filled = fill_up([*patches, *blank], max(size, max(map(len, patches))))
-        rows = self.sight.rows(filled, [*grids, *[(2, 2)] * len(blank)]).bfloat16()
-        return [row[: h * w // 4].clone() for row, (h, w) in zip(rows, grids, strict=False)]
-
-    def _watch(self, film: Film) -> MediaStub:
-        values, grid, times = preprocess_video(film.frames, film.fps, self.options.video)
-        steps, height, width = grid[0].tolist()
-        rows = torch.cat(self._encode(list(np.split(values, steps)), [(height, width)] * steps, FRAME_PATCHES))
-        step_frames = self.options.video.pixels.temporal_patch_size
-        return MediaStub(self.shelf.add_rows(rows), "video", len(rows), tuple(times[::step_frames].tolist()))
+        found: list[Tensor] = []
+        for start in range(0, len(patches), CHUNK):
+            some, shapes = patches[start : start + CHUNK], grids[start : start + CHUNK]
+            blank = [np.zeros((4, some[0].shape[1]), np.float32)] * (CHUNK - len(some))
+            filled = fill_up([*some, *blank], max(size, max(map(len, some))))
+            rows = self.sight.rows(filled, [*shapes, *[(2, 2)] * len(blank)]).bfloat16()
+            found += [row[: h * w // 4].clone() for row, (h, w) in zip(rows, shapes, strict=False)]
+        return found
 
     def _hear(self, sounds: list[Sound]) -> list[Tensor]:
         """Codes [K, channels] of every recording; neighbours in length go together."""

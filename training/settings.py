@@ -39,10 +39,10 @@ class Rows:
 SHORT_TEXT = {"drills": 2.0, "lookup": 0.7, "strings": 3.0, "sums": 2.0, "system": 1.5, "smalltalk": 0.7}
 LONG_TEXT = {"lookup": 1.0, "tools": 2.0, "needle": 0.5}
 SHORT_MEDIA = {
-    "pictures": 4.0,
-    "words": 4.0,
-    "spoken words": 2.0,
-    "speech": 5.0,
+    "pictures": 3.0,
+    "words": 7.0,
+    "spoken words": 3.0,
+    "speech": 7.0,
     "sounds": 1.0,
     "pairs": 0.5,
     "video": 2.0,
