@@ -14,6 +14,7 @@ from torch import nn
 from mimo_cli.checkpoint.config import ModelConfig
 from mimo_cli.checkpoint.reader import CheckpointReader
 from mimo_cli.engine.bind import stored_parts
+from mimo_cli.model.attention import Attention
 from mimo_cli.model.binding import Binding
 from mimo_cli.offload.dequantized_experts import DequantizedExperts
 from mimo_cli.offload.expert_records import ExpertRecords
@@ -112,11 +113,15 @@ def pack_linears(
 ) -> list[Binding]:
     """Replace the Linear layers of an empty module by PackedLinear, still empty, where their stored weights allow it.
 
-    Returns the bindings of the changed module. A weight that fills several parameters stays one float matrix.
+    Its attention gets the kernels as well. Returns the bindings of the changed module. A weight that fills several
+    parameters stays one float matrix.
     """
     bindings = list(bindings)
     if compute.kernels is None:
         return bindings
+    for part in module.modules():
+        if isinstance(part, Attention):
+            part.kernels = compute.kernels
     sources = [binding.tensor for binding in bindings]
     return [
         _packed(module, binding, reader, compute, compute.kernels) if sources.count(binding.tensor) == 1 else binding

@@ -11,10 +11,14 @@ from torch.nn import functional
 from mimo_cli.checkpoint.config import AttentionConfig
 from mimo_cli.kvcache.cache import LayerKV
 from mimo_cli.model.rope import RotaryTable
+from mimo_cli.quant.kernels import Heads, Kernels
 from mimo_cli.quant.linear import Linear
 
 QUERY_TILE = 128
 """Queries taken together; measured best on a CPU, and equal to the released window, of which a tile needs two."""
+
+NATIVE_TOKENS = 8
+"""Tokens that the kernels attend to at once, where there are any: a decoded one, or a draft that is verified."""
 
 MAX_MASK = 1 << 24
 """Mask entries (float32) of one tile: 64 MiB. Before many keys a tile has fewer queries."""
@@ -29,6 +33,7 @@ class Attention(nn.Module):
         super().__init__()
         self.attention = attention
         self.value_scale = value_scale
+        self.kernels: Kernels | None = None  # given at loading, where there are any
         self.qkv_proj = Linear(hidden_size, attention.qkv_rows, dtype=dtype)  # rows: all Q, all K, all V
         self.o_proj = Linear(attention.num_heads * attention.v_head_dim, hidden_size, dtype=dtype)
         # float32: the sink joins the float32 scores.
@@ -47,6 +52,8 @@ class Attention(nn.Module):
 
         padding_mask [B, T] is True for real tokens and goes without a cache.
         """
+        if cache is not None and self.kernels and self._is_native(hidden_states, padding_mask):
+            return self._decode(self.kernels, hidden_states, rotary, cache, start)
         query, keys, values = self.project(hidden_states, rotary)
         first_key = 0
         if cache is not None:
@@ -61,6 +68,34 @@ class Attention(nn.Module):
             key_mask=padding_mask,
         )
         return self.o_proj(mixed.transpose(1, 2).flatten(2))
+
+    def _is_native(self, hidden_states: Tensor, padding_mask: Tensor | None) -> bool:
+        """Whether the kernels attend: to a few tokens of one sequence. More are faster by torch's matrix products."""
+        batch, tokens, _ = hidden_states.shape
+        return (
+            (batch == 1 and tokens <= NATIVE_TOKENS and padding_mask is None)
+            and hidden_states.dtype in (torch.float32, torch.bfloat16)
+            and not (torch.is_grad_enabled() and hidden_states.requires_grad)
+        )
+
+    def _decode(
+        self, kernels: Kernels, hidden_states: Tensor, rotary: RotaryTable, cache: LayerKV, start: int
+    ) -> Tensor:
+        """Do what `forward` does, by the kernels; the softmax and both products are float32 and rounded once."""
+        a = self.attention
+        heads = Heads(a.num_heads, a.num_kv_heads, a.head_dim, a.v_head_dim)
+        projected = self.qkv_proj(hidden_states)[0].contiguous()
+        new = kernels.rotate(projected, rotary.cos, rotary.sin, heads, self.value_scale)
+        keys, values, first_key = cache.update(new.keys[None], new.values[None], start)
+        mixed = kernels.attend(
+            new.query,
+            keys[0],
+            values[0],
+            offset=start - first_key,
+            window=a.window,
+            sinks=self.attention_sink_bias,
+        )
+        return self.o_proj(mixed.to(hidden_states.dtype).flatten(1)[None])
 
     def project(self, hidden_states: Tensor, rotary: RotaryTable) -> tuple[Tensor, Tensor, Tensor]:
         """Return rotated q [B, H, T, D] and k [B, K, T, D], and scaled v [B, K, T, Dv]: what the cache stores."""

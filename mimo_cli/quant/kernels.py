@@ -2,7 +2,7 @@
 
 The extension `_native` is optional. Where it was not built, or the processor has neither AVX2 nor AVX-512,
 `load_kernels` returns None and `missing_reason` says why; the package then computes with torch.
-Letters: T tokens, O rows, I columns, H hidden size, A experts per token.
+Letters: T tokens, O rows, I columns, H hidden size (in attention: query heads), A experts per token.
 """
 
 import functools
@@ -27,6 +27,9 @@ Precision = Literal["int8", "exact", "bfloat16"]
 bfloat16: rounded to bfloat16 for fp8 and bf16 weights, as a bfloat16 network has them; 16 bits for integer formats."""
 
 _PRECISIONS: dict[Precision, int] = {"int8": 0, "exact": 1, "bfloat16": 2}
+MAX_HEAD_WIDTH = 1024
+"""Of one attention head, in `rotate` and `attend`."""
+
 ISA_VARIABLE = "MIMO_ISA"
 """Environment variable that asks for one instruction set (`avx512`, `avx2`) or `none`, for comparisons."""
 
@@ -39,8 +42,31 @@ class ExpertPairs(NamedTuple):
     weights: Tensor
 
 
+class Heads(NamedTuple):
+    """H query heads over K key/value heads; D the width of a query or key, Dv of a value."""
+
+    queries: int
+    kv_heads: int
+    width: int
+    value_width: int
+
+    @property
+    def columns(self) -> int:
+        """Width of a fused projection: all queries, all keys, all values."""
+        return (self.queries + self.kv_heads) * self.width + self.kv_heads * self.value_width
+
+
+class RotatedHeads(NamedTuple):
+    """query float32 [T, H, D]; keys [K, T, D] and values [K, T, Dv] in the dtype of the projection."""
+
+    query: Tensor
+    keys: Tensor
+    values: Tensor
+
+
 class KernelUse(NamedTuple):
-    """Uses of the kernels since the start: how many, seconds inside them, bytes of weights and scales they read."""
+    """Uses of the kernels since the start: products with weights, bytes of weights and scales these read, and seconds
+    inside all kernels, attention among them."""
 
     calls: int = 0
     seconds: float = 0.0
@@ -154,9 +180,68 @@ class Kernels:
         )
         self._count(started, len(gate_up) * (up_shape.nbytes + down_shape.nbytes))
 
+    def rotate(self, qkv: Tensor, cos: Tensor, sin: Tensor, heads: Heads, value_scale: float) -> RotatedHeads:
+        """Split rows of a fused projection, qkv [T, (H + K) D + K Dv] float32 or bfloat16, into heads.
+
+        Queries and keys are rotated by cos, sin float32 of T * R/2 elements (dimensions from R on pass through), values
+        scaled; all are rounded to the dtype of qkv at the places where torch would round them.
+        """
+        tokens = len(qkv)
+        _expect(qkv, _float_dtype(qkv), (tokens, heads.columns), "fused projection")
+        half = cos.numel() // tokens
+        if max(heads.width, heads.value_width) > MAX_HEAD_WIDTH or 2 * half > heads.width or cos.shape != sin.shape:
+            raise ValueError(
+                f"heads of {heads.width} and {heads.value_width} with {2 * half} rotated are not implemented"
+            )
+        query = torch.empty(tokens, heads.queries, heads.width)
+        keys = torch.empty(heads.kv_heads, tokens, heads.width, dtype=qkv.dtype)
+        values = torch.empty(heads.kv_heads, tokens, heads.value_width, dtype=qkv.dtype)
+        cos, sin = cos.contiguous(), sin.contiguous()
+        started = time.perf_counter()
+        self._compute.rotate(
+            *(qkv.data_ptr(), qkv.dtype == torch.bfloat16, tokens, *heads, half, cos.data_ptr(), sin.data_ptr()),
+            *(value_scale, query.data_ptr(), keys.data_ptr(), values.data_ptr()),
+        )
+        self._count_seconds(started)
+        return RotatedHeads(query, keys, values)
+
+    def attend(
+        self, query: Tensor, keys: Tensor, values: Tensor, *, offset: int, window: int | None, sinks: Tensor | None
+    ) -> Tensor:
+        """Attend causally from query float32 [T, H, D] to keys [K, S, D], values [K, S, Dv]; float32 [T, H, Dv].
+
+        Keys and values are float32 or bfloat16, contiguous but for the step from head to head; query t stands at key
+        `offset + t`. Everything is computed in float32. What a query gets does not depend on the other queries, on the
+        threads, or on where in memory its keys stand. window and sinks [H] are those of model.attention.attend.
+        """
+        tokens, count, width = query.shape
+        heads = Heads(count, keys.shape[0], width, values.shape[-1])
+        _expect(query, torch.float32, (tokens, count, width), "query")
+        for name, stored in (("keys", keys), ("values", values)):
+            if stored.dtype != _float_dtype(keys) or stored.stride()[1:] != (stored.shape[2], 1):
+                raise ValueError(f"{name} must be float32 or bfloat16 with rows one behind the other")
+        if width > MAX_HEAD_WIDTH or count % heads.kv_heads or offset + tokens > min(keys.shape[1], values.shape[1]):
+            raise ValueError(f"{tokens} queries at key {offset} do not fit {list(keys.shape)} keys")
+        logits = None if sinks is None else sinks.detach().float().contiguous()
+        if logits is not None:
+            _expect(logits, torch.float32, (count,), "sinks")
+        out = torch.empty(tokens, count, heads.value_width)
+        started = time.perf_counter()
+        self._compute.attend(
+            *(tokens, *heads, query.data_ptr(), keys.data_ptr(), values.data_ptr(), keys.stride(0), values.stride(0)),
+            *(keys.dtype == torch.bfloat16, offset, -1 if window is None else window, width**-0.5),
+            *(0 if logits is None else logits.data_ptr(), out.data_ptr()),
+        )
+        self._count_seconds(started)
+        return out
+
     def _count(self, started: float, weight_bytes: int) -> None:
+        self._count_seconds(started)
         calls, seconds, read_bytes = self.use
-        self.use = KernelUse(calls + 1, seconds + time.perf_counter() - started, read_bytes + weight_bytes)
+        self.use = KernelUse(calls + 1, seconds, read_bytes + weight_bytes)
+
+    def _count_seconds(self, started: float) -> None:
+        self.use = self.use._replace(seconds=self.use.seconds + time.perf_counter() - started)
 
     def dot_probe(self, count: int) -> int:
         """Run `count` dot product instructions between registers on every thread; return the multiplications done."""
@@ -210,6 +295,10 @@ def _usable_cores() -> int:
 
 def _shape(shape: PackedShape) -> tuple[int, int, int, int]:
     return FORMATS.index(shape.format), shape.group, shape.rows, shape.cols
+
+
+def _float_dtype(tensor: Tensor) -> torch.dtype:
+    return torch.bfloat16 if tensor.dtype == torch.bfloat16 else torch.float32
 
 
 def _expect(tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...], what: str) -> None:

@@ -31,6 +31,10 @@ class Linear(nn.Module):
         """[..., I] -> [..., O], in the dtype of the weight."""
         return functional.linear(x, self.weight, self.bias)
 
+    def float_outputs(self, x: Tensor) -> Tensor:
+        """[..., I] -> [..., O] float32: as exact as torch has them, which is the dtype of the weight."""
+        return self(x).float()
+
 
 class PackedLinear(nn.Module):
     """A dense layer over a packed stream `data` uint8 [shape.nbytes], computed by the kernels, without gradients.
@@ -48,10 +52,14 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., I] -> [..., O], in the dtype of x. Raises MimoError where gradients are asked for."""
+        return self.float_outputs(x).to(x.dtype)
+
+    def float_outputs(self, x: Tensor) -> Tensor:
+        """[..., I] -> [..., O] float32, the sums as the kernels have them, never rounded to a smaller dtype."""
         refuse_gradients(x)
         rows = x.reshape(-1, self.shape.cols)
         y = self.kernels.linear(self.shape, self.data, rows.float(), self.precision)
-        return y.to(x.dtype).view(*x.shape[:-1], self.shape.rows)
+        return y.view(*x.shape[:-1], self.shape.rows)
 
 
 def refuse_gradients(x: Tensor) -> None:

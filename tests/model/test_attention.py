@@ -1,5 +1,6 @@
 """Attention against a plain float64 formula, at its edges, and against the reference values of the golden set."""
 
+import copy
 from dataclasses import replace
 from itertools import pairwise
 
@@ -13,6 +14,7 @@ from mimo_cli.kvcache.sliding import SlidingKV
 from mimo_cli.model import attention as attention_module
 from mimo_cli.model.attention import Attention, attend
 from mimo_cli.model.rope import RotaryTable
+from tests.support.kernels import kernels, needs_kernels
 from tests.support.text_checkpoint import load_text_checkpoint
 from tests.support.tiny_config import randomize, tiny_config
 
@@ -246,3 +248,40 @@ def test_projections_and_heads_are_those_of_the_reference(layer: int) -> None:
     for name, value in got.items():
         expected = golden.expected[f"seq0_layer{layer}_{name}"]
         torch.testing.assert_close(value[: len(expected)], expected, rtol=0, atol=1e-4)
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype, atol", [(torch.float32, 2e-6), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize("is_sliding", [False, True])
+def test_the_kernels_attend_like_torch(is_sliding: bool, dtype: torch.dtype, atol: float) -> None:
+    """float32: sums in another order. bfloat16: torch also rounds the weights of the softmax, to 2^-9 of each."""
+    config = tiny_config()
+    spec = replace(config.sliding_attention, window=WINDOW) if is_sliding else config.global_attention
+    by_torch = Attention(config.hidden_size, spec, 0.707, dtype)
+    randomize(by_torch, std=0.1)
+    native = copy.deepcopy(by_torch)
+    native.kernels = kernels()
+    caches = [SlidingKV(WINDOW, dtype) if is_sliding else FullKV(dtype) for _ in range(2)]
+    hidden_states = torch.randn(1, 200, config.hidden_size, generator=torch.Generator().manual_seed(0)).to(dtype)
+    before, start = kernels().use.seconds, 0
+    for tokens in (20, 1, 1, 3, 8, 1, 60, *[1] * 90):
+        rotary = RotaryTable.at(torch.arange(start, start + tokens), spec)
+        part = hidden_states[:, start : start + tokens]
+        with torch.inference_mode():
+            one, two = (a(part, rotary, cache, start) for a, cache in zip((by_torch, native), caches, strict=True))
+        assert one.dtype == two.dtype == dtype
+        torch.testing.assert_close(two, one, rtol=0, atol=atol)
+        start += tokens
+    assert kernels().use.seconds > before
+
+
+@needs_kernels
+def test_what_needs_gradients_or_padding_is_left_to_torch() -> None:
+    config = tiny_config()
+    module = Attention(config.hidden_size, config.global_attention, 0.707)
+    randomize(module)
+    module.kernels = kernels()
+    rotary = RotaryTable.at(torch.arange(3), config.global_attention)
+    hidden_states = torch.randn(1, 3, config.hidden_size, requires_grad=True)
+    module(hidden_states, rotary).sum().backward()
+    assert hidden_states.grad is not None

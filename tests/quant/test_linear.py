@@ -101,3 +101,19 @@ def test_a_packed_layer_refuses_gradients_instead_of_losing_them() -> None:
 def test_a_packed_layer_has_no_parameters_and_its_bytes_as_state() -> None:
     packed, _ = packed_layer("fp8")
     assert not list(packed.parameters()) and list(packed.state_dict()) == ["data"]
+
+
+@needs_kernels
+def test_float_outputs_of_a_bfloat16_network_are_not_rounded_by_the_kernels() -> None:
+    packed, _ = packed_layer("bf16", torch.bfloat16)
+    x = torch.randn(3, 256, generator=torch.Generator().manual_seed(1)).bfloat16()
+    with torch.inference_mode():
+        exact = packed.float_outputs(x)
+        assert exact.dtype == torch.float32 and packed(x).dtype == torch.bfloat16
+        assert torch.equal(exact.bfloat16(), packed(x)) and not torch.equal(exact, packed(x).float())
+
+
+def test_float_outputs_of_a_float_layer_are_its_outputs() -> None:
+    layer = Linear(5, 3, dtype=torch.bfloat16)
+    x = torch.randn(2, 5).bfloat16()
+    assert torch.equal(layer.float_outputs(x), layer(x).float())

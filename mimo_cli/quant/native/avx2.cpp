@@ -198,6 +198,26 @@ inline __m256 exp_ps(__m256 x) {  // relative error below 2e-7
   return _mm256_mul_ps(p, _mm256_castsi256_ps(e));
 }
 
+using Floats = __m256;  // for attend_chunk.hpp
+constexpr int kLanes = 8;
+inline Floats load_floats(const float* p) { return _mm256_loadu_ps(p); }
+inline void store_floats(float* p, Floats v) { _mm256_storeu_ps(p, v); }
+inline Floats load_bfloat16(const uint16_t* p) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 16));
+}
+inline Floats spread(float v) { return _mm256_set1_ps(v); }
+inline Floats max_floats(Floats a, Floats b) { return _mm256_max_ps(a, b); }
+inline float max_lanes(Floats v) {
+  __m128 m = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+  return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+}
+inline float sum_lanes(Floats v) {
+  __m128 m = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  m = _mm_add_ps(m, _mm_movehl_ps(m, m));
+  return _mm_cvtss_f32(_mm_add_ss(m, _mm_movehdup_ps(m)));
+}
+
 inline __m256 swiglu(__m256 gate, __m256 up) {
   const __m256 e = exp_ps(_mm256_sub_ps(_mm256_setzero_ps(), gate));
   return _mm256_mul_ps(_mm256_div_ps(gate, _mm256_add_ps(e, _mm256_set1_ps(1.f))), up);
@@ -315,6 +335,12 @@ void prepare(const float* x, int cols, int token, const Matrix& w, Activations* 
   for (int c = 0; c < out->spans * kSpanCols; c++) to[c] = c >= cols ? 0.f : out->planes == 1 ? to_bfloat16(x[c]) : x[c];
 }
 
+}  // namespace
+}  // namespace mimo
+#include "attend_chunk.hpp"
+namespace mimo {
+namespace {
+
 int64_t dots(int64_t count) {
   constexpr int kChains = 8;
   const __m256i w = _mm256_set1_epi8(3), x = _mm256_set1_epi8(5), ones = _mm256_set1_epi16(1);
@@ -330,7 +356,7 @@ int64_t dots(int64_t count) {
   return (count + kChains - 1) / kChains * kChains * 32;
 }
 
-const Isa kIsa = {"avx2", prepare, rows, dots};
+const Isa kIsa = {"avx2", prepare, rows, attend_chunk, dots};
 
 }  // namespace
 

@@ -133,6 +133,18 @@ inline __m512 exp_ps(__m512 x) {  // relative error below 2e-7
   return _mm512_scalef_ps(p, n);
 }
 
+using Floats = __m512;  // for attend_chunk.hpp
+constexpr int kLanes = 16;
+inline Floats load_floats(const float* p) { return _mm512_loadu_ps(p); }
+inline void store_floats(float* p, Floats v) { _mm512_storeu_ps(p, v); }
+inline Floats load_bfloat16(const uint16_t* p) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16));
+}
+inline Floats spread(float v) { return _mm512_set1_ps(v); }
+inline Floats max_floats(Floats a, Floats b) { return _mm512_max_ps(a, b); }
+inline float max_lanes(Floats v) { return _mm512_reduce_max_ps(v); }
+inline float sum_lanes(Floats v) { return _mm512_reduce_add_ps(v); }
+
 inline __m512 swiglu(__m512 gate, __m512 up) {
   const __m512 e = exp_ps(_mm512_sub_ps(_mm512_setzero_ps(), gate));
   return _mm512_mul_ps(_mm512_div_ps(gate, _mm512_add_ps(e, _mm512_set1_ps(1.f))), up);
@@ -272,6 +284,12 @@ void prepare(const float* x, int cols, int token, const Matrix& w, Activations* 
   else prepare_pairs(x, cols, token, out);
 }
 
+}  // namespace
+}  // namespace mimo
+#include "attend_chunk.hpp"
+namespace mimo {
+namespace {
+
 int64_t dots(int64_t count) {
   constexpr int kChains = 12;  // more than the latency of the instruction
   const __m512i w = _mm512_set1_epi8(3), x = _mm512_set1_epi8(5), zero = _mm512_setzero_si512();
@@ -283,7 +301,7 @@ int64_t dots(int64_t count) {
   return (count + kChains - 1) / kChains * kChains * 64;
 }
 
-const Isa kIsa = {"avx512", prepare, rows, dots};
+const Isa kIsa = {"avx512", prepare, rows, attend_chunk, dots};
 
 }  // namespace
 

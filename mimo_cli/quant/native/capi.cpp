@@ -94,6 +94,18 @@ void mimo_moe(mimo_compute* c, int format, int group, int hidden, int width, int
   c->compute.moe(c->experts, pair_token, pair_expert, pair_weight, pairs, tokens, x, out, static_cast<Precision>(precision));
 }
 
+void mimo_rotate(const void* qkv, int is_bfloat16, int tokens, int heads, int kv_heads, int width, int value_width, int half, const float* cos,
+                 const float* sin, float value_scale, float* query, void* keys, void* values) {
+  rotate({qkv, is_bfloat16 != 0, tokens, heads, kv_heads, width, value_width, half, cos, sin, value_scale, query, keys, values});
+}
+
+void mimo_attend(mimo_compute* c, int tokens, int heads, int kv_heads, int width, int value_width, const float* query, const void* keys,
+                 const void* values, int64_t key_stride, int64_t value_stride, int is_bfloat16, int offset, int window, float factor,
+                 const float* sinks, float* out) {
+  c->compute.attend({tokens, heads, kv_heads, width, value_width, query, keys, values, key_stride, value_stride, is_bfloat16 != 0, offset, window,
+                     factor, sinks, out});
+}
+
 int64_t mimo_dot_probe(mimo_compute* c, int64_t count) {
   std::atomic<int64_t> total{0};
   c->compute.pool().run([&](int, int, Barrier&) { total += c->compute.isa().dots(count); });

@@ -14,6 +14,12 @@ void mimo_linear(mimo_compute*, int format, int group, int rows, int cols, const
 void mimo_moe(mimo_compute*, int format, int group, int hidden, int width, int experts, const uint64_t* gate_up, const uint64_t* down,
               const int32_t* pair_token, const int32_t* pair_expert, const float* pair_weight, int pairs, int tokens, const float* x,
               float* out, int precision);
+// Rotary embedding and attention of some tokens over cached keys: see attention.hpp. sinks may be null, window negative.
+void mimo_rotate(const void* qkv, int is_bfloat16, int tokens, int heads, int kv_heads, int width, int value_width, int half, const float* cos,
+                 const float* sin, float value_scale, float* query, void* keys, void* values);
+void mimo_attend(mimo_compute*, int tokens, int heads, int kv_heads, int width, int value_width, const float* query, const void* keys,
+                 const void* values, int64_t key_stride, int64_t value_stride, int is_bfloat16, int offset, int window, float factor,
+                 const float* sinks, float* out);
 int64_t mimo_dot_probe(mimo_compute*, int64_t count);  // register-only dot products on all threads; returns the multiplications
 uint64_t mimo_read_probe(mimo_compute*, const uint8_t* data, int64_t bytes, int threads);  // plain load of all bytes
 }

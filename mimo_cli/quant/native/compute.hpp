@@ -1,8 +1,9 @@
-// The two things the network asks for: a dense layer, and a whole layer of experts.
+// The things the network asks for: a dense layer, a whole layer of experts, attention of a few tokens.
 #pragma once
 #include <vector>
 
 #include "activations.hpp"
+#include "attention.hpp"
 #include "isa.hpp"
 #include "pool.hpp"
 
@@ -28,13 +29,15 @@ class Compute {
   void moe(const std::vector<Expert>& experts, const int32_t* pair_token, const int32_t* pair_expert, const float* pair_weight, int pairs,
            int tokens, const float* x, float* out, Precision precision);
 
+  void attend(const Attention& attention);
+
  private:
   void size(Activations& a, const Matrix& w, const float* x, size_t count, int tokens, Precision precision);
 
   const Isa* isa_;
   Pool pool_;
   Activations inputs_, hidden_;
-  Scratch<float> intermediate_;
+  Scratch<float> intermediate_, partials_;
   std::vector<int32_t> begin_, active_, token_, place_;
   std::vector<float> factor_;
 };

@@ -1,6 +1,7 @@
-// What an instruction set must offer: two functions. Add a file like avx2.cpp and a line in isa.cpp for another one.
+// What an instruction set must offer: a few functions. Add a file like avx2.cpp and a line in isa.cpp for another one.
 #pragma once
 #include "activations.hpp"
+#include "attention.hpp"
 #include "matrix.hpp"
 
 namespace mimo {
@@ -26,6 +27,7 @@ struct Isa {
   // Prepare one token for a matrix: x [cols] floats into row `token` of activations already sized; cols may be ragged.
   void (*prepare)(const float* x, int cols, int token, const Matrix& weight, Activations* out);
   void (*rows)(const RowsTask& task);
+  void (*attend)(const AttendChunk& chunk);
   // About `count` dot product instructions between registers; returns the multiplications done. What prefill is measured against.
   int64_t (*dots)(int64_t count);
 };

@@ -74,6 +74,19 @@ NB_MODULE(_native, m) {
                       at<const int32_t>(pair_token), at<const int32_t>(pair_expert), at<const float>(pair_weight), pairs, tokens, at<const float>(x),
                       at<float>(out), precision);
            })
+      .def("rotate",
+           [](const Compute&, Address qkv, bool is_bfloat16, int tokens, int heads, int kv_heads, int width, int value_width, int half, Address cos,
+              Address sin, float value_scale, Address query, Address keys, Address values) {
+             mimo_rotate(at<const void>(qkv), is_bfloat16, tokens, heads, kv_heads, width, value_width, half, at<const float>(cos),
+                         at<const float>(sin), value_scale, at<float>(query), at<void>(keys), at<void>(values));
+           })
+      .def("attend",
+           [](const Compute& c, int tokens, int heads, int kv_heads, int width, int value_width, Address query, Address keys, Address values,
+              int64_t key_stride, int64_t value_stride, bool is_bfloat16, int offset, int window, float factor, Address sinks, Address out) {
+             nb::gil_scoped_release release;
+             mimo_attend(c.get(), tokens, heads, kv_heads, width, value_width, at<const float>(query), at<const void>(keys), at<const void>(values),
+                         key_stride, value_stride, is_bfloat16, offset, window, factor, at<const float>(sinks), at<float>(out));
+           })
       .def("dot_probe", [](const Compute& c, int64_t count) {
         nb::gil_scoped_release release;
         return mimo_dot_probe(c.get(), count);

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 NATIVE = Path(__file__).parents[3] / "mimo_cli" / "quant" / "native"
-SOURCES = ("capi", "compute", "packing", "quantize", "encode", "pool", "cpu", "isa", "avx2", "avx512")
+SOURCES = ("capi", "compute", "attention", "packing", "quantize", "encode", "pool", "cpu", "isa", "avx2", "avx512")
 SOURCES_512 = ("avx512", "quantize_avx512", "spans_avx512")
 FLAGS = ["-std=c++17", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{NATIVE}"]
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
@@ -26,7 +26,9 @@ def compile_one(source: Path, folder: Path) -> str:
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
 def test_odd_shapes_touch_nothing_beyond_their_ends(tmp_path: Path) -> None:
-    sources = [NATIVE / f"{name}.cpp" for name in {*SOURCES, *SOURCES_512}] + [Path(__file__).with_name("odd_shapes.cpp")]
+    sources = [NATIVE / f"{name}.cpp" for name in {*SOURCES, *SOURCES_512}] + [
+        Path(__file__).with_name("odd_shapes.cpp")
+    ]
     with ThreadPoolExecutor(2) as workers:
         objects = list(workers.map(lambda source: compile_one(source, tmp_path), sources))
     program = str(tmp_path / "odd_shapes")
