@@ -4,7 +4,7 @@
     python -m benchmarks.offload run DIR [--resident 0.125] [--rounds 6] [--tokens 6] [--threads 4] [--cgroup 3.4G]
 
 `make` writes experts of MiMo-V2.5's sizes with random weights: files as `mimo quantize` makes them. `run` decodes with
-them through the engine of every command (the vocabulary cut to 32k). In every round the disk's ceiling (plain O_DIRECT
+them through the engine of every command (vocabulary and dense layer cut). In every round the disk's ceiling (plain O_DIRECT
 reads of whole records, the best of several numbers of threads), decoding with misses and decoding the same tokens again
 with everything in memory take turns, because a shared disk changes speed within seconds: only the ratios of one run
 mean something. `--cgroup` enters a memory control group (version 1) of so many bytes first. GB are 1e9 bytes.
@@ -42,7 +42,11 @@ from mimo_cli.store.manifest import RecordLayout, layer_file
 from mimo_cli.store.records import StoreRecords
 from mimo_cli.units import parse_size
 
-VOCABULARY = 32768
+VOCABULARY = 4096
+DENSE_WIDTH = 2048
+"""Of the one layer without experts. With the vocabulary it is cut so that a token is what it is in the whole model,
+where 47 of 48 layers have experts and the head is 3 % of the bytes."""
+
 PROBE_THREADS = (2, 4, 8)
 _CGROUP = Path("/sys/fs/cgroup/memory/mimo_bench")
 
@@ -50,7 +54,8 @@ _CGROUP = Path("/sys/fs/cgroup/memory/mimo_bench")
 def describe(folder: Path) -> tuple[ModelConfig, RecordLayout]:
     """Return the slice that a folder holds experts of."""
     spec = json.loads((folder / "slice.json").read_text())
-    config = replace(slice_config(release_config("v2.5"), spec["layers"] + 1), vocab_size=VOCABULARY)
+    config = slice_config(release_config("v2.5"), spec["layers"] + 1)
+    config = replace(config, vocab_size=VOCABULARY, intermediate_size=DENSE_WIDTH)
     group = expert_shapes(config, spec["format"])[0].group
     sizes = config.hidden_size, config.moe_intermediate_size, config.n_routed_experts, config.moe_layers
     return config, RecordLayout(spec["format"], group, *sizes)
@@ -167,7 +172,7 @@ def step_round(engine: Engine, store: ExpertStore, tokens: list[int]) -> dict[st
         compute_s += time.perf_counter() - started
         assert store.misses == misses, "a token's experts were not all in memory"
     spent, io_bytes = store.counters - before, process_read_bytes() - io_before
-    asked = len(tokens) * len(store.cache.policy._layers) * engine.config.num_experts_per_tok
+    asked = len(tokens) * len(engine.config.moe_layers) * engine.config.num_experts_per_tok
     return {
         "step_s": step_s,
         "compute_s": compute_s,

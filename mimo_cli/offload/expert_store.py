@@ -11,6 +11,7 @@ Letters: N tokens, H hidden size, A experts per token, P = N A pairs.
 import threading
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -165,18 +166,20 @@ class ExpertStore:
                 self._call(ready, pairs, x, total)
                 return total
             if rows is None:
-                inputs = x[pairs.tokens.long()]  # [P, H]
-                rows, places = torch.zeros(inputs.shape), pairs.places.tolist()
+                # By numpy, here and below: torch would wake threads that take the processor from those of the kernels.
+                inputs = torch.from_numpy(x.numpy()[pairs.tokens.numpy()])  # [P, H]
+                rows, places = torch.from_numpy(np.zeros(inputs.shape, np.float32)), pairs.places.tolist()
             order = {place: i for i, (place, _) in enumerate(ready)}
             own = [pair for pair, place in enumerate(places) if place in order]
             rows_of = torch.tensor(own, dtype=torch.int32)
             place_of = torch.tensor([order[places[pair]] for pair in own], dtype=torch.int32)
-            to_rows = ExpertPairs(rows_of, place_of, pairs.weights[own])
+            to_rows = ExpertPairs(rows_of, place_of, torch.from_numpy(pairs.weights.numpy()[own]))
             self._call(ready, to_rows, inputs, rows)
         if rows is not None:
-            by_token = pairs.places.view(len(x), -1).argsort(dim=1, stable=True)  # ascending experts
-            for column in by_token.unbind(dim=1):
-                total += rows.view(len(x), -1, rows.shape[1])[torch.arange(len(x)), column]
+            tokens, active, sums = len(x), len(places) // len(x), total.numpy()
+            by_token = pairs.places.numpy().reshape(tokens, active).argsort(axis=1, kind="stable")
+            for column in by_token.T:  # ascending experts
+                sums += rows.numpy()[np.arange(tokens) * active + column]
         return total
 
     def _in_order(self, layer: int, experts: list[int], pairs: ExpertPairs, x: Tensor) -> Tensor:
