@@ -245,7 +245,7 @@ def swapped(folder: Path, one: str, other: str) -> None:
     ("name", "offset", "change"),
     [
         ("model.layers.0.self_attn.qkv_proj.weight_scale_inv", 2, 0x40),  # one block scale of a fused projection
-        ("model.layers.1.self_attn.attention_sink_bias", 1, 0x40),  # one sink
+        ("model.layers.1.self_attn.attention_sink_bias", 1, 0x80),  # one sink
         ("model.layers.2.mlp.gate.e_score_correction_bias", 3, 0x40),  # one expert's selection bias
         ("model.layers.1.mlp.gate.weight", 3, 0x80),  # one router weight
         ("model.norm.weight", 1, 0x80),

@@ -94,15 +94,22 @@ def test_bfloat16_over_mxfp4_experts_is_close() -> None:
 
 
 def _change_one_number(folder: Path, tensor: str, row: int) -> None:
-    """Replace the first number x of a row by 1 - x / 2 in the shard itself; of a packed one flip the lowest bits."""
+    """Replace the first number x of a row in the shard itself: by 1 - x / 2, an e4m3 code, whose unit is its block's
+    scale, by one of half its range and the other sign; of packed numbers flip the lowest bits."""
     info = TensorIndex.open(folder)[tensor]
     offset = info.offset + row * info.size_bytes // info.shape[0]
     with (folder / info.shard.name).open("r+b") as file:
         file.seek(offset)
         stored = torch.frombuffer(bytearray(file.read(info.dtype.itemsize)), dtype=info.dtype)
-        changed = stored ^ 3 if info.dtype == torch.uint8 else (1 - stored.float() / 2).to(info.dtype)
+        changed = stored ^ 3 if info.dtype == torch.uint8 else _another(stored)
         file.seek(offset)
         file.write(changed.view(torch.uint8).numpy().tobytes())
+
+
+def _another(stored: Tensor) -> Tensor:
+    value = stored.float()
+    is_code = stored.dtype == torch.float8_e4m3fn
+    return (torch.where(value > 0, -224.0, 224.0) if is_code else 1 - value / 2).to(stored.dtype)
 
 
 EXPERT = "model.layers.1.mlp.experts"

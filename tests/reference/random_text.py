@@ -7,7 +7,8 @@ What is deliberately active in it:
 * magnitudes of blocks up to eight times apart, so that a scale applied to other rows is seen;
 * sinks, correction biases and all norms away from their neutral values;
 * four ranks of experts in two shards each, everything else in the second shard of rank 0, MTP in a file of its own;
-* sequences of 17, 131 and 400 tokens: the window of 129 tokens first leaves one out at position 129.
+* sequences of 17, 131 and 400 tokens: the window of 129 tokens first leaves one out at position 129. Their tokens were
+  drawn at random, and drawn again, from left to right, where routing was near a tie.
 """
 
 import json
@@ -23,24 +24,27 @@ from tests.reference.text import TextNetwork
 from tests.reference.text_values import Arrays, dequant_checks, sequence_values
 from tests.reference.text_weights import BLOCK, Heads, TextWeights
 
-SEED = 33
+SEED = 1
 RANKS = 4
 FIRST_SHARD_LAYERS = 5
 """Experts of the layers before this one are in shard 0, the others in shard 1."""
 NUM_MTP = 3
-SEQUENCE_TOKENS = (17, 131, 400)
 MAX_E4M3 = 448.0
 CHECKED_EXPERTS = {"1.mlp.experts.0", "1.mlp.experts.15", "6.mlp.experts.7"}
 """Experts whose dequantised matrices are described; of the other matrices all are."""
 
 
 def store_fp8(matrix: Array, random: RandomValues, chunks: int = 1) -> tuple[Stored, Stored]:
-    """Quantise a matrix in blocks, `chunks` grids of rows one below the other, after spreading their magnitudes."""
+    """Quantise a matrix in blocks, `chunks` grids of rows one below the other, after spreading their magnitudes.
+
+    Neighbouring blocks are multiplied by factors of other octaves: 1 to 2, 1/2 to 1, 1/4 to 1/2, in turns.
+    """
     codes, scales = [], []
     for part in np.split(matrix, chunks):
         rows, columns = (np.arange(size) // BLOCK for size in part.shape)
         grid = (int(rows[-1]) + 1, int(columns[-1]) + 1)
-        part = part * random.factors(grid)[rows][:, columns]
+        octaves = -(np.add.outer(*map(np.arange, grid)) % 3)
+        part = part * np.ldexp(random.from_one_to_two(grid), octaves)[rows][:, columns]
         largest = np.zeros(grid, np.float32)
         np.maximum.at(largest, (rows[:, None], columns[None]), np.abs(part))
         scale = (largest / np.float32(MAX_E4M3)).astype(np.float32)
@@ -69,18 +73,18 @@ class RandomText:
             if self.config["moe_layer_freq"][layer]:
                 yield from self._experts(f"{prefix}.mlp")
             else:
-                yield from self._feed_forward(f"{prefix}.mlp", self.config["intermediate_size"], 0.09, 0.1)
+                yield from self._feed_forward(f"{prefix}.mlp", self.config["intermediate_size"], 0.075, 0.07)
         for module in range(NUM_MTP):
             prefix = f"model.mtp.layers.{module}"
             norms = ("enorm", "hnorm", "input_layernorm", "pre_mlp_layernorm", "final_layernorm")
             yield from self._norms(prefix, *norms)
             yield f"{prefix}.eh_proj.weight", self._plain((self.hidden, 2 * self.hidden), 0.0625)
             yield from self._attention(f"{prefix}.self_attn", sliding=True)
-            yield from self._feed_forward(f"{prefix}.mlp", self.config["intermediate_size"], 0.11, 0.05)
+            yield from self._feed_forward(f"{prefix}.mlp", self.config["intermediate_size"], 0.09, 0.05)
 
     def _attention(self, prefix: str, *, sliding: bool) -> Iterator[tuple[str, Stored]]:
         heads = Heads.of(self.config, sliding=sliding)
-        fused = self.random.near_normal((sum(heads.rows), self.hidden), 0.12)
+        fused = self.random.near_normal((sum(heads.rows), self.hidden), 0.095)
         chunks = self.config["num_key_value_heads"]
         yield from self._fp8(f"{prefix}.qkv_proj", fused, chunks)
         yield f"{prefix}.o_proj.weight", self._plain((self.hidden, heads.num_heads * heads.v_head_dim), 0.028)
@@ -91,9 +95,9 @@ class RandomText:
         experts, width = self.config["n_routed_experts"], self.config["moe_intermediate_size"]
         gate = self.random.near_normal((experts, self.hidden), 0.21)
         yield f"{prefix}.gate.weight", store(gate, "F32")
-        yield f"{prefix}.gate.e_score_correction_bias", store(self.random.near_normal((experts,), 0.2), "F32")
+        yield f"{prefix}.gate.e_score_correction_bias", store(self.random.near_normal((experts,), 0.15), "F32")
         for expert in range(experts):
-            yield from self._feed_forward(f"{prefix}.experts.{expert}", width, 0.12, 0.16)
+            yield from self._feed_forward(f"{prefix}.experts.{expert}", width, 0.075, 0.1)
 
     def _feed_forward(self, prefix: str, width: int, inner: float, outer: float) -> Iterator[tuple[str, Stored]]:
         for part in ("gate", "up"):
@@ -139,19 +143,17 @@ def write_checkpoint(folder: Path, config: dict[str, Any], seed: int = SEED) -> 
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
 
 
-def write_values(folder: Path, seed: int = SEED) -> None:
-    """Compute what a checkpoint must give, and write `expected.npz` and `dequant_checks.json` beside it."""
+def write_values(folder: Path) -> None:
+    """Compute what a checkpoint must give for the sequences of `tokens.json`; write it beside them."""
     weights = TextWeights(folder)
     network = TextNetwork(weights)
     narrow = network.with_window(network.window - 1)
-    random = RandomValues(seed + 1_000_000)
     values: Arrays = {}
-    for number, tokens in enumerate(SEQUENCE_TOKENS):
-        ids = random.integers(tokens, weights.config["vocab_size"] - 4)  # the last ids are the end and padding tokens
+    for number, ids in enumerate(json.loads((folder / "tokens.json").read_text())):
         sequence, _ = sequence_values(
             network,
-            ids,
-            **positions(number, tokens),
+            np.array(ids),
+            **positions(number, len(ids)),
             narrow=narrow if number else None,
             inside=number == 0,
         )

@@ -27,15 +27,9 @@ class RandomValues:
         values = (sums - _MIDDLE) / _DEVIATION * deviation + middle
         return values.reshape(shape).astype(np.float32)
 
-    def integers(self, count: int, below: int) -> NDArray[np.int64]:
-        """Return whole numbers from 0; `below` is far smaller than 2^64, so that the remainder favours none."""
-        return (self._raw(count) % np.uint64(below)).astype(np.int64)
-
-    def factors(self, shape: tuple[int, ...]) -> Array:
-        """Return factors from 1/4 up to 2, as many in each octave; their mean square is one."""
-        count = int(np.prod(shape))
-        within = 1 + (self._raw(count) >> np.uint64(41)) / 2.0**23
-        return np.ldexp(within, -self.integers(count, 3)).reshape(shape).astype(np.float32)
+    def from_one_to_two(self, shape: tuple[int, ...]) -> Array:
+        """Return numbers from 1 to 2, evenly spread."""
+        return (1 + (self._raw(int(np.prod(shape))) >> np.uint64(41)) / 2.0**23).reshape(shape).astype(np.float32)
 
     def _raw(self, count: int) -> NDArray[np.uint64]:
         return np.asarray(self._bits.random_raw(count), "<u8")
