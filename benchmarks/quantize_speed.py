@@ -1,8 +1,9 @@
 """How fast `mimo quantize` reads: random FP8 experts of MiMo-V2.5's shape -> a packed store, GB of source per second.
 
-    python -m benchmarks.quantize_speed [--experts 40] [--format int4] [--group 32] [--jobs 1] [--folder /tmp]
+    python -m benchmarks.quantize_speed [--experts 40] [--format int4] [--group 32] [--jobs 1] [--folder DIR] [--verify]
 
-The source is written first and is warm; the store is hashed and flushed to the disk as always. Prints one JSON line.
+The source is written first and is warm; the store is hashed and flushed to the disk as always. --verify then times what
+`mimo quantize --verify` does: reading all hashes, and comparing every tensor. Prints one JSON line.
 """
 
 import argparse
@@ -18,7 +19,9 @@ from mimo_cli.checkpoint.config import ModelConfig
 from mimo_cli.checkpoint.names import FP8_SCALE, expert_weights, text_weights
 from mimo_cli.checkpoint.shard_writer import PlannedTensor, ShardWriter, write_json
 from mimo_cli.store.convert import convert, default_jobs
-from mimo_cli.store.plan import QuantizeOptions, plan_store
+from mimo_cli.store.manifest import StoreManifest
+from mimo_cli.store.plan import QuantizeOptions, StorePlan, plan_store
+from mimo_cli.store.verify import compare_tensors, verify_hashes
 
 HIDDEN, WIDTH = 4096, 2048
 
@@ -66,6 +69,20 @@ def write_source(folder: Path, experts: int) -> None:
     write_json(folder / "config.json", values)
 
 
+def verify(plan: StorePlan, store: Path, manifest: StoreManifest) -> dict[str, float]:
+    """Return the rates of both parts of a verification, in GB of what they read."""
+    started_s = time.perf_counter()
+    verify_hashes(store, manifest)
+    hashed_s = time.perf_counter()
+    tensors = sum(1 for _ in compare_tensors(plan, store, manifest))
+    compared_s = time.perf_counter() - hashed_s
+    return {
+        "hash_gbps": round(plan.total_bytes / (hashed_s - started_s) / 1e9, 3),
+        "compare_source_gbps": round(plan.contents.size_bytes / compared_s / 1e9, 3),
+        "tensors": tensors,
+    }
+
+
 def main() -> None:
     """Measure once and print."""
     parser = argparse.ArgumentParser()
@@ -74,6 +91,7 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=32)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--folder", default=None)
+    parser.add_argument("--verify", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         source = Path(folder) / "source"
@@ -83,6 +101,7 @@ def main() -> None:
         started_s, started_cpu_s = time.perf_counter(), time.process_time()
         report = convert(plan, Path(folder) / "store", jobs=arguments.jobs)
         wall_s, cpu_s = time.perf_counter() - started_s, time.process_time() - started_cpu_s
+        verified = verify(plan, Path(folder) / "store", report.manifest) if arguments.verify else {}
     read_bytes = plan.contents.size_bytes
     result = {
         "format": plan.precision["experts"],
@@ -94,6 +113,7 @@ def main() -> None:
         "source_gbps_per_cpu_second": round(read_bytes / cpu_s / 1e9, 3),
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "lossy": [str(loss) for loss in report.manifest.lossy],
+        **verified,
     }
     print(json.dumps(result))
 

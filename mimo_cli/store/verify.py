@@ -8,7 +8,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,8 @@ from mimo_cli.checkpoint.names import expert_weight_name
 from mimo_cli.checkpoint.reader import CheckpointReader
 from mimo_cli.errors import CheckpointError
 from mimo_cli.quant.direct import compare, decode_streams
+from mimo_cli.quant.packed import BLOCK_ROWS, PackedShape
+from mimo_cli.quant.stored import StoredMatrix
 from mimo_cli.store.convert import dense_parts
 from mimo_cli.store.emptying import PROJECTIONS
 from mimo_cli.store.encode import Error, rows_of, slabs
@@ -32,7 +34,7 @@ OnVerified = Callable[[int, int], None]
 """Told bytes verified and bytes in all."""
 
 _MOST_WORKERS = 8
-"""An expert of MiMo-V2.5 in work takes 0.2 GB."""
+"""Then the disk is busy."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def verify_hashes(folder: Path, manifest: StoreManifest, on_verified: OnVerified
 def compare_tensors(plan: StorePlan, folder: Path, manifest: StoreManifest) -> Iterator[TensorError]:
     """Yield every tensor of a store, compared with the source it was made of.
 
-    Peak memory: two dense tensors in float32, or an expert in float32 and one matrix more for each core.
+    Peak memory: two dense tensors in float32, or a record for each core.
     """
     source = CheckpointReader(plan.index, plan.config)
     stored = CheckpointReader(TensorIndex.open(folder), plan.config)
@@ -109,16 +111,30 @@ def _compare_expert(
     source: CheckpointReader, layout: RecordLayout, layer: int, expert: int, records: NDArray[np.uint8]
 ) -> list[TensorError]:
     record = torch.from_numpy(np.array(records[expert]))
+    names = [expert_weight_name(layer, expert, projection) for projection in PROJECTIONS]
+    matrices = [source.stored(name) for name in names]
     middle, end = layout.up_shape.nbytes, layout.up_shape.nbytes + layout.down_shape.nbytes
-    decoded = decode_streams(record[:middle], layout.up_shape) + decode_streams(record[middle:end], layout.down_shape)
-    errors = []
-    for projection, matrix in zip(PROJECTIONS, decoded, strict=True):
-        name = expert_weight_name(layer, expert, projection)
-        stored = source.stored(name)
-        original = torch.cat([rows_of(stored, start, rows) for start, rows in slabs(*stored.shape)])
-        errors.append(_compare(name, layout.format, original, matrix))
+    found = _compare_stream(matrices[:2], record[:middle], layout.up_shape)
+    found += _compare_stream(matrices[2:], record[middle:end], layout.down_shape)
+    for name in names:
         source.release(name)
-    return errors
+    return [
+        TensorError(name, layout.format, error.relative, largest)
+        for name, (error, largest) in zip(names, found, strict=True)
+    ]
+
+
+def _compare_stream(matrices: list[StoredMatrix], data: Tensor, shape: PackedShape) -> list[tuple[Error, float]]:
+    """Compare the matrices of a stream, some rows at a time that fit the processor's cache."""
+    errors, largest = [Error() for _ in matrices], [0.0] * len(matrices)
+    for start, rows in slabs(shape.rows, shape.cols):
+        slab = replace(shape, rows=rows)
+        first = start // BLOCK_ROWS * shape.block_bytes
+        for k, decoded in enumerate(decode_streams(data[first : first + slab.nbytes], slab)):
+            found = compare(rows_of(matrices[k], start, rows), decoded)
+            errors[k].add(Error(found.squared_error, found.squared_weights))
+            largest[k] = float(np.maximum(largest[k], found.largest))  # a NaN stays one
+    return list(zip(errors, largest, strict=True))
 
 
 def _compare(name: str, kind: str, original: Tensor, decoded: Tensor) -> TensorError:

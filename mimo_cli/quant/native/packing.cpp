@@ -102,6 +102,8 @@ void pack_rows(const Matrix& w, uint8_t* data, int which, const void* codes, con
       uint8_t* out_codes = stream + which * code_bytes;
       if (full && tiles && w.format == Format::fp8) tiles->fp8(corner, size_t(w.cols), out_codes);
       else if (full && tiles && w.format == Format::int8) tiles->int8(corner, size_t(w.cols), out_codes);
+      else if (full && tiles && w.format == Format::int4) tiles->codes(corner, size_t(w.cols), 8, out_codes);
+      else if (full && tiles && w.format == Format::mxfp4) tiles->codes(corner, size_t(w.cols), 0, out_codes);
       else (full ? pack_full_span : pack_span)(w, out_codes, source, row, s * kSpanCols);
       if (!scale_bytes) continue;
       uint8_t* out = stream + w.streams * code_bytes + which * scale_bytes;

@@ -16,6 +16,8 @@ struct SpanTiles {
   void (*fp8)(const uint8_t* in, size_t stride, uint8_t* out);
   // 16 rows of 128 signed bytes to 2048 bytes of an int8 span.
   void (*int8)(const uint8_t* in, size_t stride, uint8_t* out);
+  // 16 rows of 128 bytes, a 4-bit code each, to 1024 bytes of an int4 or mxfp4 span; `flip` is added to each code, modulo 16.
+  void (*codes)(const uint8_t* in, size_t stride, int flip, uint8_t* out);
   // 16 rows of 64 bytes, two e2m1 codes each (low half first), to 1024 bytes of an mxfp4 span.
   void (*nibbles)(const uint8_t* in, size_t stride, uint8_t* out);
   // 16 rows of 128 weights to 1024 bytes of codes and float16 scales [128 / group][16] of an int4 span. fp8: e4m3 codes,

@@ -67,6 +67,20 @@ void int8_span(const uint8_t* in, size_t stride, uint8_t* out) {
   move_bytes(in, stride, out, [&](__m512i line) { return _mm512_xor_si512(line, offset); });
 }
 
+void code_span(const uint8_t* in, size_t stride, int flip, uint8_t* out) {
+  const __m512i offset = _mm512_set1_epi8(char(flip)), mask = _mm512_set1_epi8(15);
+  for (int half = 0; half < 2; half++) {
+    __m512i line[16];
+    load_turned(in + 64 * half, stride, line);
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) {  // columns 0 to 3 of eight in the low halves, 4 to 7 in the high ones
+      const __m512i low = _mm512_and_si512(_mm512_add_epi8(line[2 * i], offset), mask);
+      const __m512i high = _mm512_and_si512(_mm512_add_epi8(line[2 * i + 1], offset), mask);
+      _mm512_storeu_si512(out + (8 * half + i) * 64, _mm512_or_si512(low, _mm512_slli_epi32(high, 4)));
+    }
+  }
+}
+
 inline __m512i one_per_byte(__m512i nibbles) {  // 16 bits of four nibbles -> four bytes
   __m512i x = _mm512_and_si512(_mm512_or_si512(nibbles, _mm512_slli_epi32(nibbles, 8)), _mm512_set1_epi32(0x00ff00ff));
   return _mm512_and_si512(_mm512_or_si512(x, _mm512_slli_epi32(x, 4)), _mm512_set1_epi32(0x0f0f0f0f));
@@ -220,7 +234,7 @@ bool int4_of_floats(const float* in, size_t stride, int group, uint8_t* out, uin
   return _mm512_reduce_add_ps(sum) < __builtin_inff();  // neither infinity nor NaN
 }
 
-const SpanTiles kSpans = {fp8_span, int8_span, nibble_span, int4_of_fp8, int4_of_floats};
+const SpanTiles kSpans = {fp8_span, int8_span, code_span, nibble_span, int4_of_fp8, int4_of_floats};
 
 }  // namespace
 
