@@ -6,12 +6,14 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mimo_cli.commands.model_choice import ModelChoice, choose_model
 from mimo_cli.commands.options import GeneralOptions, ModelOptions
+from mimo_cli.commands.replay import DEFAULT_SLOTS, write_replay
 from mimo_cli.commands.shape_bench import ShapeOptions, measure_shape, shape_json, write_shape_table
 from mimo_cli.commands.sources import read_text_file
 from mimo_cli.errors import UsageError
@@ -26,6 +28,7 @@ EXAMPLES = (
     "mimo bench -p 512-4096+512 -n 64 -r 5",
     "mimo bench -m ~/models/MiMo-V2.5 -d 0,8192 --json",
     "mimo bench --shape v2.5 --layers 3 --experts-format mxfp4",
+    "mimo bench --shape v2.5 --ram 8G",
 )
 
 _COLUMNS = ("prompt", "depth", "prefill t/s", "decode t/s", "first token", "expert hits", "read/tok", "KV", "peak RAM")
@@ -60,6 +63,19 @@ def bench(
     text: Annotated[
         str | None, typer.Option("--text", metavar="FILE", help="Text to read instead of the one inside mimo.")
     ] = None,
+    replay: Annotated[
+        str | None,
+        typer.Option(
+            "--replay",
+            metavar="FILE",
+            help="No model: hit rates that caches would have on recorded routing.",
+            hidden=True,
+        ),
+    ] = None,
+    slots: Annotated[
+        str,
+        typer.Option("--slots", metavar="N,N", help="With --replay: slots, as numbers or as 12.5%.", hidden=True),
+    ] = DEFAULT_SLOTS,
     as_json: Annotated[bool, typer.Option("-j", "--json", help="One JSON object.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values.")] = False,
 ) -> None:
@@ -70,11 +86,18 @@ def bench(
     versions stand beside the numbers.
 
     With --shape no model is needed: some layers of a release in their real sizes, with random weights, in memory as a
-    whole. Then one layer of experts is also measured alone, against what plain reads of memory reach.
+    whole. Then one layer of experts is also measured alone, against what plain reads of memory reach. With --ram the
+    experts are on disk instead, in memory as many as that leaves room for, and reading is measured against plain reads.
+    --record-routing FILE writes which experts were visited; --replay FILE computes what caches would make of that.
     """
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other")
     terminal = general.terminal()
+    if replay is not None:
+        if shape.shape is not None or model.model is not None or as_csv:
+            raise UsageError("--replay goes with none of --shape, -m and --csv")
+        write_replay(terminal, Path(replay), slots, as_json)
+        return
     model.limit_threads()
     usual_prompt, usual_decode = ("512,4096", "128") if shape.shape is None else ("512,2048", "64")
     sizes = (parse_sizes(prompt or usual_prompt), parse_sizes(depth), parse_sizes(decode or usual_decode))

@@ -5,8 +5,9 @@ Imported only when a command loads a model: this is where torch comes in.
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
 
 from mimo_cli.api import Engine
 from mimo_cli.chat.attachments import MediaOpener
@@ -18,7 +19,13 @@ from mimo_cli.commands.model_choice import ModelChoice
 from mimo_cli.commands.numbers import format_tokens
 from mimo_cli.commands.options import ActivationPrecision, MediaReadingOptions, ModelOptions
 from mimo_cli.engine.compute import PrecisionChoice
+from mimo_cli.engine.engine import Engine as CoreEngine
 from mimo_cli.engine.load import LoadOptions, load_engine
+from mimo_cli.engine.routing_trace import RoutingRecorder
+from mimo_cli.engine.slice import DiskTier
+from mimo_cli.offload.budget import AUTOMATIC, parse_ram
+from mimo_cli.offload.reading import DEFAULT_READING, Reading
+from mimo_cli.settings import cache_folder
 from mimo_cli.terminal.console import Terminal
 from mimo_cli.terminal.progress import Stage
 from mimo_cli.units import format_bytes
@@ -79,21 +86,49 @@ def load_model(
             options=load_options(options),
             on_load=stage.update,
         )
-    with Engine(
-        core,
-        context_tokens=options.ctx,
-        media=media_choices(media),
-        allow_net=media.allow_net,
-        raw_special_tokens=raw_special_tokens,
-    ) as engine:
+    with (
+        Engine(
+            core,
+            context_tokens=options.ctx,
+            media=media_choices(media),
+            allow_net=media.allow_net,
+            raw_special_tokens=raw_special_tokens,
+        ) as engine,
+        _recording(options, core, choice.name),
+    ):
         yield LoadedModel(choice, engine, time.perf_counter() - started_s)
+
+
+def disk_tier(options: ModelOptions, kept: str | None) -> DiskTier:
+    """Return where random experts go, and what memory may be used beside them, as the command line says."""
+    chosen = load_options(options)
+    ram = parse_ram(chosen.ram) if isinstance(chosen.ram, str) else chosen.ram
+    return DiskTier(ram, cache_folder(), Path(kept).expanduser() if kept else None, chosen.reading)
+
+
+def _recording(options: ModelOptions, core: CoreEngine, name: str) -> AbstractContextManager[object]:
+    """Return what writes the routing of a model while it is in use, if that was asked for."""
+    if options.record_routing is None:
+        return nullcontext()
+    return RoutingRecorder(core.decoder, Path(options.record_routing), name)
 
 
 def load_options(options: ModelOptions) -> LoadOptions:
     """Return the engine's settings that the command line chose."""
     precision: PrecisionChoice = "int8" if options.precision is ActivationPrecision.int8 else "exact"
-    chosen = LoadOptions(threads=options.threads, precision=precision)
-    return chosen if options.ram is None else replace(chosen, expert_bytes=options.ram)
+    reading = Reading(
+        mode=options.io.value,
+        threads=options.io_threads or DEFAULT_READING.threads,
+        verify=options.verify_experts,
+        remember=cache_folder(),
+    )
+    return LoadOptions(
+        threads=options.threads,
+        precision=precision,
+        ram=options.ram or AUTOMATIC,
+        context_tokens=options.ctx,
+        reading=reading,
+    )
 
 
 def announce(terminal: Terminal, model: LoadedModel, context_tokens: int, *, in_full: bool = True) -> None:

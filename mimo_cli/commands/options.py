@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from mimo_cli.errors import UsageError
+from mimo_cli.offload.budget import RamSetting, parse_ram
 from mimo_cli.terminal.console import Terminal
 from mimo_cli.units import parse_count, parse_duration, parse_size
 
@@ -40,6 +41,14 @@ class Dtype(StrEnum):
     auto = "auto"
     float32 = "float32"
     bfloat16 = "bfloat16"
+
+
+class ReadMode(StrEnum):
+    """How experts are read from disk."""
+
+    auto = "auto"
+    direct = "direct"
+    buffered = "buffered"
 
 
 class ActivationPrecision(StrEnum):
@@ -73,6 +82,7 @@ def _positive_count(text: str) -> int:
 read_count = _checked(parse_count)
 read_positive_count = _checked(_positive_count)
 read_size = _checked(parse_size)
+read_ram = _checked(parse_ram)
 read_duration = _checked(parse_duration)
 
 _THINKING, _SAMPLING, _MEDIA, _MODEL, _GENERAL = "thinking", "sampling", "media", "model", "general"
@@ -155,12 +165,47 @@ class ModelOptions:
         ),
     ] = ActivationPrecision.exact
     ram: Annotated[
-        int | None,
+        RamSetting | None,
         typer.Option(
             "--ram",
             metavar="SIZE",
-            parser=read_size,
-            help="Memory for experts kept ready [2G].",
+            parser=read_ram,
+            help="Memory for everything: 16G, 80%, auto [auto: what is free, less a reserve].",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None
+    io: Annotated[
+        ReadMode,
+        typer.Option(
+            "--io",
+            metavar="HOW",
+            help="Experts from disk: direct (past the system's cache), buffered, auto (the faster).",
+            hidden=True,
+            rich_help_panel=_MODEL,
+        ),
+    ] = ReadMode.auto
+    io_threads: Annotated[
+        int | None,
+        typer.Option(
+            "--io-threads", metavar="N", min=1, help="Reads at once [4].", hidden=True, rich_help_panel=_MODEL
+        ),
+    ] = None
+    verify_experts: Annotated[
+        bool,
+        typer.Option(
+            "--verify-experts",
+            help="Compare every expert read with the checksum of its first reading.",
+            hidden=True,
+            rich_help_panel=_MODEL,
+        ),
+    ] = False
+
+    record_routing: Annotated[
+        str | None,
+        typer.Option(
+            "--record-routing",
+            metavar="FILE",
+            help="Write which experts every pass visits, for mimo bench --replay.",
             hidden=True,
             rich_help_panel=_MODEL,
         ),

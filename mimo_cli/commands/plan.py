@@ -1,12 +1,14 @@
 """`mimo plan`: what a model would do on this machine, from sizes alone. The arithmetic is engine's."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mimo_cli.commands.model_choice import choose_model
-from mimo_cli.commands.options import GeneralOptions, ModelOptions, read_size
+from mimo_cli.commands.options import ActivationPrecision, GeneralOptions, ModelOptions, read_size
 from mimo_cli.commands.shape_bench import ShapeOptions
 from mimo_cli.errors import CapacityError, UsageError
 from mimo_cli.terminal.console import Terminal
@@ -15,7 +17,10 @@ if TYPE_CHECKING:
     from mimo_cli.commands.plan_report import PlanReport
     from mimo_cli.commands.plan_subject import PlanSubject
     from mimo_cli.engine.advice import Scenario
+    from mimo_cli.engine.measured_machine import MeasuredMachine
     from mimo_cli.engine.model_sizes import ExpertsFormat
+    from mimo_cli.engine.placement import Placement
+    from mimo_cli.engine.speed_model import Rates, Speed
     from mimo_cli.store.plan import DenseFormat
 
 EXAMPLES = (
@@ -45,7 +50,9 @@ def plan(
     Reads no weights and needs no download: a folder with a config.json will do, or the name of a release's shape
     (without either: v2.5). --experts-format and --dense-format plan for a store that `mimo quantize` would write.
     The forecast is a range; with --measure it rests on experts of the real size, with random weights, that are run on
-    this machine from memory and from disk. Exits with 4 where no placement works, and with 0 where it is only slow.
+    this machine from memory and from disk. How often memory has a token's experts is what other engines report for
+    ordinary text; --trace FILE takes a recorded routing instead, --routing uniform none at all.
+    Exits with 4 where no placement works, and with 0 where it is only slow.
     """
     terminal = general.terminal()
     model.limit_threads()
@@ -62,18 +69,52 @@ def plan(
 def _plan(
     terminal: Terminal, model: ModelOptions, shape: ShapeOptions, disk: int | None, measure: bool
 ) -> "PlanReport":
-    from mimo_cli.commands.plan_report import PlanReport
-    from mimo_cli.engine.advice import helpful_changes, judge
+    from mimo_cli.commands.plan_report import PlanReport, measured_json
+    from mimo_cli.engine.advice import Forecast, helpful_changes, judge
     from mimo_cli.engine.load import require_cpu
+    from mimo_cli.engine.machine_rates import around
+    from mimo_cli.engine.routed_hits import routed_hits
     from mimo_cli.engine.speed_model import forecast_speed
 
     require_cpu(model.device)
     subject = _subject(model, shape)
     scenario, source = _scenario(subject, model, shape, disk)
     placement = scenario.place()
-    speed = forecast_speed(placement, scenario.rates) if placement.fits else None
-    changes = helpful_changes(scenario)
-    return PlanReport(subject.name, scenario, placement, speed, judge(placement, speed), changes, source)
+    hits = routed_hits(shape.routing.value if shape.routing else None, Path(shape.trace) if shape.trace else None)
+    base: Forecast = forecast_speed
+    measured = None
+    if measure and placement.fits:
+        machine = _measure(terminal, scenario, model)
+        scenario = replace(scenario, rates=replace(scenario.rates, disk_gbps=around(machine.disk_gbps)))
+        source = "layers and experts of the real size, run here from memory and from disk"
+        base, measured = machine.forecast, measured_json(machine)
+
+    def forecast(placement: "Placement", rates: "Rates") -> "Speed":
+        return base(placement, rates, hits(placement))
+
+    speed = forecast(placement, scenario.rates) if placement.fits else None
+    changes = helpful_changes(scenario, forecast)
+    return PlanReport(subject.name, scenario, placement, speed, judge(placement, speed), changes, source, measured)
+
+
+def _measure(terminal: Terminal, scenario: "Scenario", model: ModelOptions) -> "MeasuredMachine":
+    """Run random experts in the formats that are planned for."""
+    from mimo_cli.commands.loading import disk_tier
+    from mimo_cli.engine.compute import choose_compute
+    from mimo_cli.engine.measured_machine import measure_machine
+
+    sizes = scenario.sizes
+    precision = "int8" if model.precision is ActivationPrecision.int8 else "exact"
+    compute = choose_compute(sizes.dtype, precision, model.threads)  # type: ignore[arg-type]
+    tier = disk_tier(model, None)
+    if sizes.experts_format not in ("int4", "mxfp4", "fp8"):
+        raise UsageError(f"--measure cannot make up experts in {sizes.experts_format}", hint="--experts-format int4")
+    try:
+        return measure_machine(
+            sizes.config, sizes.experts_format, sizes.dense_format, compute, tier.parent, tier.reading, terminal.status
+        )
+    finally:
+        terminal.clear_status()
 
 
 def _subject(model: ModelOptions, shape: ShapeOptions) -> "PlanSubject":

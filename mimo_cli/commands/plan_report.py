@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mimo_cli.engine.advice import Change, Scenario, Verdict
+from mimo_cli.engine.measured_machine import MeasuredMachine
 from mimo_cli.engine.placement import Placement
 from mimo_cli.engine.speed_model import Span, Speed
 from mimo_cli.terminal.console import Terminal
@@ -69,6 +70,22 @@ def plan_json(report: PlanReport) -> dict[str, Any]:
         "shortage": report.placement.shortage,
         "changes": [asdict(change) for change in report.changes],
         "measured": report.measured,
+    }
+
+
+def measured_json(machine: MeasuredMachine) -> dict[str, Any]:
+    """Return what `--measure` saw; times in milliseconds."""
+    return {
+        "layers": machine.config.num_hidden_layers,
+        "experts": machine.config.n_routed_experts,
+        "layer_decode_ms": [1000 * seconds for seconds in machine.decode.layer_s],
+        "rest_decode_ms": 1000 * machine.decode.rest_s,
+        "layer_prefill_ms": [1000 * seconds for seconds in machine.prefill.layer_s],
+        "prefill_tokens": machine.prefill_tokens,
+        "step_ms_by_misses": [1000 * seconds for seconds in machine.step_s],
+        "disk_read_gbps": machine.disk_gbps,
+        "disk_ceiling_gbps": machine.disk_ceiling_gbps,
+        "io_mode": machine.mode,
     }
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ from mimo_cli.terminal.console import Terminal
 from mimo_cli.units import format_bytes
 
 if TYPE_CHECKING:
+    from mimo_cli.engine.disk_tier import DiskRow
     from mimo_cli.engine.shape_bench import ShapeReport, ShapeRow
 
 TIME_LIMIT_S = 120.0
@@ -20,6 +22,21 @@ TIME_LIMIT_S = 120.0
 DEFAULT_LAYERS = 3
 
 _PANEL = "shape"
+_DISK_KEYS = (
+    *("disk_read_gbps", "disk_ceiling_gbps", "disk_ceiling_share"),
+    *("io_ms", "compute_ms", "overlap", "wait_share"),
+)
+_DISK_COLUMNS = (
+    "prompt",
+    "depth",
+    "decode t/s",
+    "hits",
+    "disk/token",
+    "disk",
+    "of ceiling",
+    "step over max",
+    "waiting",
+)
 _SAMPLES = ("prefill_tps", "decode_tps", "ttft_ms")
 _ROW_COLUMNS = ("prompt", "depth", "prefill t/s", "decode t/s", "first token", "weights", "of ceiling")
 _COLUMNS = (*_ROW_COLUMNS, "no kernel", "of it attention", "KV", "peak RAM")
@@ -96,6 +113,27 @@ class ShapeOptions:
         ),
     ] = None
 
+    scratch: Annotated[
+        str | None,
+        typer.Option(
+            "--scratch",
+            metavar="DIR",
+            help="With --ram: keep the random experts here and use them again [a temporary folder].",
+            hidden=True,
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    trace: Annotated[
+        str | None,
+        typer.Option(
+            "--trace",
+            metavar="FILE",
+            help="Decoded tokens go where this recorded routing says.",
+            hidden=True,
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+
     def require_unused(self) -> None:
         """Raise UsageError where an option says how to build a shape, but none is asked for."""
         for flag, value in (
@@ -103,6 +141,8 @@ class ShapeOptions:
             ("--experts-format", self.experts_format),
             ("--dense-format", self.dense_format),
             ("--routing", self.routing),
+            ("--scratch", self.scratch),
+            ("--trace", self.trace),
         ):
             if value is not None:
                 raise UsageError(f"{flag} goes with --shape", hint=f"mimo bench --shape v2.5 {flag} {value}")
@@ -120,13 +160,17 @@ def measure_shape(
     Raises UsageError for a shape that is none, and what run_shape_bench raises.
     """
     from mimo_cli.checkpoint.release_shapes import release_config, slice_config
+    from mimo_cli.commands.loading import disk_tier
     from mimo_cli.engine.compute import choose_compute
     from mimo_cli.engine.load import choose_dtype, require_cpu
+    from mimo_cli.engine.routing_trace import read_trace
     from mimo_cli.engine.shape_bench import run_shape_bench
     from mimo_cli.engine.slice import ShapeSpec
 
     if model.model is not None:
         raise UsageError("--shape and -m exclude each other")
+    if options.scratch is not None and model.ram is None:
+        raise UsageError("--scratch goes with --ram", hint="mimo bench --shape v2.5 --ram 8G --scratch DIR")
     require_cpu(model.device)
     name = options.shape or ""
     release = release_config(name)
@@ -142,6 +186,9 @@ def measure_shape(
         decode_tokens=sizes[2],
         repeats=repeats,
         time_limit_s=TIME_LIMIT_S,
+        disk=disk_tier(model, options.scratch) if model.ram is not None else None,
+        trace=read_trace(Path(options.trace)) if options.trace is not None else None,
+        record=Path(model.record_routing) if model.record_routing is not None else None,
     )
     precision = "int8" if model.precision is ActivationPrecision.int8 else "exact"
     compute = choose_compute(choose_dtype(model.dtype.value, spec.config), precision, model.threads)  # type: ignore[arg-type]
@@ -174,11 +221,12 @@ def shape_json(name: str, report: "ShapeReport", machine: dict[str, Any]) -> dic
         },
         "routing": asdict(report.routing),
         "moe_layer": asdict(report.moe_layer) if report.moe_layer else None,
+        "disk": asdict(report.disk) if report.disk else None,
         "rows": [_row(row) for row in report.rows],
         "extrapolated": {
             "is_measured": False,
             "method": "mean time of the measured layers of each kind, times their number in the release, and the rest; "
-            "all weights in memory",
+            "all weights in memory; of a disk tier none, mimo plan --measure forecasts that",
             "rows": [asdict(row) for row in report.extrapolated],
         },
         "hardware": {
@@ -216,6 +264,21 @@ def _row(measured: "ShapeRow") -> dict[str, Any]:
         "read_ceiling_gbps": ceiling,
         "ceiling_share": measured.weights_gbps / ceiling if measured.weights_gbps and ceiling else None,
         "layer_decode_ms": list(measured.layer_decode_ms),
+        **_disk_fields(measured.disk),
+    }
+
+
+def _disk_fields(disk: "DiskRow | None") -> dict[str, Any]:
+    if disk is None:
+        return dict.fromkeys(_DISK_KEYS)
+    return {
+        "disk_read_gbps": disk.read_gbps,
+        "disk_ceiling_gbps": disk.ceiling_gbps,
+        "disk_ceiling_share": disk.ceiling_share,
+        "io_ms": disk.io_s * 1000,
+        "compute_ms": disk.compute_s * 1000,
+        "overlap": disk.overlap,
+        "wait_share": disk.wait_share,
     }
 
 
@@ -235,6 +298,9 @@ def write_shape_table(terminal: Terminal, report: dict[str, Any]) -> None:
     if report["moe_layer"]:
         terminal.write(_moe_text(report["moe_layer"]))
     write_table(terminal, _COLUMNS, [_cells(row) for row in report["rows"]], numbers=range(len(_COLUMNS)))
+    if report["disk"]:
+        terminal.write(_disk_text(report["disk"]))
+        write_table(terminal, _DISK_COLUMNS, [_disk_cells(row) for row in report["rows"]], range(len(_DISK_COLUMNS)))
     for row in report["extrapolated"]["rows"]:
         terminal.write(_forecast_text(row))
     hardware = report["hardware"]
@@ -265,6 +331,28 @@ def _cells(row: dict[str, Any]) -> list[str]:
         _percent(row["attention_share"]),
         format_bytes(row["kv_bytes"]),
         format_bytes(row["peak_rss_bytes"]),
+    ]
+
+
+def _disk_text(disk: dict[str, Any]) -> str:
+    return (
+        f"\nexperts on disk: {format_bytes(disk['files_bytes'])} in files, {disk['slots']} slots "
+        f"({disk['resident_share']:.1%}) within {format_bytes(disk['ram_bytes'])}, read {disk['mode']} "
+        f"by {disk['threads']} threads\n\n"
+    )
+
+
+def _disk_cells(row: dict[str, Any]) -> list[str]:
+    return [
+        f"{row['prompt_tokens']:,}",
+        f"{row['depth_tokens']:,}",
+        _spread(row, "decode_tps"),
+        _percent(row["hit_rate"]),
+        format_bytes(row["bytes_per_token_by_tier"]["disk"]),
+        f"{row['disk_read_gbps']:.2f} GB/s" if row["disk_read_gbps"] else "-",
+        _percent(row["disk_ceiling_share"]),
+        f"{row['overlap']:.2f}" if row["overlap"] else "-",
+        _percent(row["wait_share"]),
     ]
 
 

@@ -13,6 +13,9 @@ from mimo_cli.engine.speed_model import Rates, Span, Speed, forecast_speed
 from mimo_cli.store.plan import DenseFormat
 from mimo_cli.units import format_bytes
 
+Forecast: TypeAlias = Callable[[Placement, Rates, Span | None], Speed]
+"""Forecasts a placement on a machine; the span is the hit rate where it is known better than for ordinary text."""
+
 Verdict: TypeAlias = Literal["runs well", "runs slowly", "does not fit"]
 
 WELL_TPS = 5.0

@@ -38,7 +38,8 @@ class BenchSpec:
     cache_state "cold" drops the experts held in memory, and what the system will give up of the shards, before each
     repeat; "warm" does one unmeasured run first. `time_limit_s` after the start a row is measured once and at once, so
     that a slow machine ends in time; its `repeats` tell. `decode_ids` are decoded instead of the model's own choices:
-    random weights soon repeat themselves, and would then read the same few experts for ever.
+    random weights soon repeat themselves, and would then read the same few experts for ever. Every run takes the next
+    ones: a cache must not know them from the run before.
     """
 
     prompt_ids: tuple[int, ...]
@@ -154,6 +155,7 @@ def measure_rows(
     """Yield every row as it is done; `meter` is attached to the engine. `before_run` is called before every repeat."""
     sequence = engine.start_sequence(spec.context_tokens + spec.decode_tokens)
     deadline = time.monotonic() + (math.inf if spec.time_limit_s is None else spec.time_limit_s)
+    number = 0
     for depth in sorted(set(spec.depths)):
         if depth:
             sequence.prefill(Prompt(spec.prompt_ids[:depth]))
@@ -161,7 +163,8 @@ def measure_rows(
         for prompt_tokens in sorted(set(spec.prompt_tokens)):
             runs: list[Run] = []
             if spec.cache_state == "warm" and time.monotonic() < deadline:
-                _run(sequence, spec, depth + prompt_tokens, meter)
+                _run(sequence, spec, depth + prompt_tokens, meter, number)
+                number += 1
             reset_peak_rss()
             while len(runs) < spec.repeats and not (runs and time.monotonic() > deadline):
                 sequence.restore(base)
@@ -169,16 +172,17 @@ def measure_rows(
                     engine.drop_experts()
                 if before_run:
                     before_run()
-                runs.append(_run(sequence, spec, depth + prompt_tokens, meter))
+                runs.append(_run(sequence, spec, depth + prompt_tokens, meter, number))
+                number += 1
             sequence.restore(base)
             yield Measured(_row(spec, depth, prompt_tokens, runs), tuple(runs))
 
 
-def _run(sequence: Sequence, spec: BenchSpec, context_tokens: int, meter: StepMeter) -> Run:
+def _run(sequence: Sequence, spec: BenchSpec, context_tokens: int, meter: StepMeter, number: int) -> Run:
     # One token comes out of the prompt itself; `decode_tokens` more are decoded.
     params = SamplingParams(temperature=0, max_tokens=spec.decode_tokens + 1)
-    ids = spec.decode_ids
-    force = (lambda tokens: (ids[len(tokens)],)) if ids else None
+    ids, first = spec.decode_ids, number * (spec.decode_tokens + 1)
+    force = (lambda tokens: (ids[(first + len(tokens)) % len(ids)],)) if ids else None
     generation = generate(sequence, Prompt(spec.prompt_ids[: max(context_tokens, 1)]), params, force=force)
     before = meter.read()
     next(generation)

@@ -5,7 +5,6 @@ not measured. Reads go past the system's cache where that is possible (O_DIRECT)
 GB are 1e9 bytes.
 """
 
-import mmap
 import os
 import random
 import threading
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from mimo_cli.errors import CapacityError, MimoError
-from mimo_cli.quant.buffers import PAGE_BYTES, round_up
+from mimo_cli.quant.buffers import PAGE_BYTES, allocate_bytes, round_up
 
 DiskKind: TypeAlias = Literal["NVMe", "SSD", "hard disk", "unknown"]
 
@@ -48,20 +47,28 @@ class DiskRate:
 
 
 def probe_reads(
-    files: Sequence[Path], record_bytes: int, seconds: float, threads: int = THREADS, seed: int = 0
+    files: Sequence[Path],
+    record_bytes: int,
+    seconds: float,
+    threads: int = THREADS,
+    seed: int = 0,
+    offsets: Sequence[Sequence[int]] | None = None,
 ) -> DiskRate | None:
     """Read records of about `record_bytes` at random aligned places of some files for so many seconds.
 
-    Returns None where no file holds a record. Raises MimoError where a file cannot be read.
+    offsets: for each file the multiples of 4096 to draw from, instead of all. Returns None where there is no place.
+    Raises MimoError where a file cannot be read.
     """
     block = round_up(record_bytes, PAGE_BYTES)
-    places = [(path, (path.stat().st_size - block) // PAGE_BYTES) for path in files]
-    places = [(path, count) for path, count in places if count >= 0]
+    drawn: list[Sequence[int]] = list(offsets or [])
+    if offsets is None:
+        drawn = [range(0, path.stat().st_size - block + 1, PAGE_BYTES) for path in files]
+    places = [(path, own) for path, own in zip(files, drawn, strict=True) if own]
     if not places:
         return None
     reader = _Reader([path for path, _ in places], block)
     try:
-        return reader.run([count for _, count in places], seconds, threads, seed)
+        return reader.run([own for _, own in places], seconds, threads, seed)
     finally:
         reader.close()
 
@@ -124,7 +131,7 @@ class _Reader:
             self.close()
             raise MimoError(f"the disk cannot be measured: {err.strerror or err}") from err
 
-    def run(self, counts: Sequence[int], seconds: float, threads: int, seed: int) -> DiskRate:
+    def run(self, places: Sequence[Sequence[int]], seconds: float, threads: int, seed: int) -> DiskRate:
         """Let the threads read until the time is over; what is under way then counts with its whole time."""
         spent: list[float] = []
         errors: list[OSError] = []
@@ -132,17 +139,18 @@ class _Reader:
 
         def work(number: int) -> None:
             draw = random.Random(seed * 1000 + number)
-            with mmap.mmap(-1, self._block) as buffer:
-                while not errors and (not spent or time.perf_counter() < deadline):  # one read at least
-                    at = draw.randrange(len(counts))
-                    offset = draw.randrange(counts[at] + 1) * PAGE_BYTES
-                    started = time.perf_counter()
-                    try:
-                        self._read(self._descriptors[at], buffer, offset)
-                    except OSError as err:
-                        errors.append(err)
-                        return
-                    spent.append(time.perf_counter() - started)
+            # Memory as the expert store has it: in huge pages a direct read is a few long transfers, not thousands.
+            buffer = memoryview(allocate_bytes(self._block).fill_(0).numpy().data)
+            while not errors and (not spent or time.perf_counter() < deadline):  # one read at least
+                at = draw.randrange(len(places))
+                offset = draw.choice(places[at])
+                began = time.perf_counter()
+                try:
+                    self._read(self._descriptors[at], buffer, offset)
+                except OSError as err:
+                    errors.append(err)
+                    return
+                spent.append(time.perf_counter() - began)
 
         workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
         started = time.perf_counter()
@@ -170,13 +178,12 @@ class _Reader:
         self.is_direct = False
         return os.open(path, os.O_RDONLY)
 
-    def _read(self, descriptor: int, buffer: mmap.mmap, offset: int) -> None:
+    def _read(self, descriptor: int, buffer: memoryview, offset: int) -> None:
         if not self.is_direct and hasattr(os, "posix_fadvise"):
             os.posix_fadvise(descriptor, offset, self._block, os.POSIX_FADV_DONTNEED)
         done = 0
         while done < self._block:
-            with memoryview(buffer) as view, view[done:] as rest:  # released before an error could keep the buffer open
-                count = os.preadv(descriptor, [rest], offset + done)
+            count = os.preadv(descriptor, [buffer[done:]], offset + done)
             if not count:
                 raise OSError(0, "a file became shorter")
             done += count

@@ -29,6 +29,7 @@ from mimo_cli.media.prompt import Prompt
 from mimo_cli.model.decoder import TextModel
 from mimo_cli.model.mtp import MTPModule
 from mimo_cli.offload.budget import MemoryBudget
+from mimo_cli.offload.expert_store import ExpertStore
 from mimo_cli.units import format_bytes
 
 
@@ -133,7 +134,12 @@ class Engine:
 
     def expert_traffic(self) -> ExpertTraffic:
         """Return the experts' hits, misses and bytes read since loading."""
-        return ExpertTraffic(self.experts.hits, self.experts.misses, self.experts.bytes_read)
+        experts = self.experts
+        if not isinstance(experts, ExpertStore):
+            return ExpertTraffic(experts.hits, experts.misses, experts.bytes_read)
+        counters = experts.counters
+        sums = counters.hits, counters.misses, counters.disk_bytes
+        return ExpertTraffic(*sums, counters.read_s, counters.wait_s)
 
     def drop_experts(self) -> None:
         """Forget the experts held in memory, for a cold measurement."""

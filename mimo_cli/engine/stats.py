@@ -1,7 +1,7 @@
 """What one generation cost: tokens, seconds, expert traffic, memory. Numbers only; nobody prints here."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Literal, TypeAlias
 
 
@@ -20,11 +20,16 @@ OnProgress: TypeAlias = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class ExpertTraffic:
-    """Expert matrices asked for since some moment: found in memory, fetched, and the bytes fetched."""
+    """Experts asked for since some moment: found in memory, fetched, and the bytes fetched.
+
+    read_s: seconds in which at least one was being fetched; wait_s: seconds in which computing stood still for one.
+    """
 
     hits: int = 0
     misses: int = 0
     bytes_read: int = 0
+    read_s: float = 0.0
+    wait_s: float = 0.0
 
     @property
     def hit_rate(self) -> float | None:
@@ -33,12 +38,10 @@ class ExpertTraffic:
         return self.hits / asked if asked else None
 
     def __add__(self, other: "ExpertTraffic") -> "ExpertTraffic":
-        return ExpertTraffic(self.hits + other.hits, self.misses + other.misses, self.bytes_read + other.bytes_read)
+        return ExpertTraffic(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
     def __sub__(self, earlier: "ExpertTraffic") -> "ExpertTraffic":
-        return ExpertTraffic(
-            self.hits - earlier.hits, self.misses - earlier.misses, self.bytes_read - earlier.bytes_read
-        )
+        return ExpertTraffic(*(mine - theirs for mine, theirs in zip(astuple(self), astuple(earlier), strict=True)))
 
 
 @dataclass

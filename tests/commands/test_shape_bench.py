@@ -8,17 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from mimo_cli.checkpoint import release_shapes
 from mimo_cli.commands.shape_bench import shape_json, write_shape_table
 from mimo_cli.engine import slice as slice_module
+from mimo_cli.engine.budgeting import divide_memory
 from mimo_cli.engine.machine import describe_machine
-from mimo_cli.engine.slice import ShapeSpec
+from mimo_cli.engine.routing_trace import read_trace
+from mimo_cli.engine.shape_bench import run_shape_bench
+from mimo_cli.engine.slice import DiskTier, ShapeSpec
+from mimo_cli.offload.budget import RamSetting
+from mimo_cli.offload.reading import Reading
 from mimo_cli.terminal.console import Terminal
 from tests.support.cli import Run, run_cli
 from tests.support.kernels import needs_kernels
 from tests.support.source_tree import ROOT
-from tests.support.tiny_shape import tiny_release, tiny_report
+from tests.support.tiny_shape import tiny_compute, tiny_release, tiny_report, tiny_spec
 
 Bench = Callable[..., Run]
 
@@ -32,6 +38,10 @@ ROW_KEYS = {
     *("hit_rate", "bytes_per_token", "bytes_per_token_by_tier", "kv_bytes", "peak_rss_bytes"),
     *("non_kernel_share", "attention_share", "dispatch_share"),
     *("weights_gbps", "read_ceiling_gbps", "ceiling_share", "layer_decode_ms"),
+    *("disk_read_gbps", "disk_ceiling_gbps", "disk_ceiling_share", "io_ms", "compute_ms", "overlap", "wait_share"),
+}
+DISK_KEYS = {
+    *("ram_bytes", "slots", "resident_share", "files_bytes", "mode", "threads", "read_bytes", "probe_bytes"),
 }
 MOE_KEYS = {
     *("weights_gbps", "read_ceiling_gbps", "ceiling_share", "decode_ms", "prefill_tps", "prefill_tokens"),
@@ -56,7 +66,7 @@ def report() -> dict[str, Any]:
 def test_the_json_document_keeps_its_keys() -> None:
     values = json.loads(json.dumps(report()))
     assert values.keys() == {
-        *("schema", "shape", "compute", "routing", "moe_layer", "rows", "extrapolated", "hardware", "versions")
+        *("schema", "shape", "compute", "routing", "moe_layer", "disk", "rows", "extrapolated", "hardware", "versions")
     }
     assert values["schema"] == 1
     assert values["shape"]["layers"] == ["global dense", "sliding moe", "global moe"]
@@ -85,7 +95,16 @@ def test_every_key_is_documented() -> None:
     text = (ROOT / "docs" / "bench.md").read_text("utf-8")
     named = set(re.findall(r"`(\w+)`", text))
     spread = {key for key in ROW_KEYS if key.endswith(("_low", "_high", "_deviation"))}
-    assert {*report(), *ROW_KEYS - spread, *MOE_KEYS, *FORECAST_KEYS, "_low", "_high", "_deviation"} <= named
+    assert {
+        *report(),
+        *ROW_KEYS - spread,
+        *MOE_KEYS,
+        *DISK_KEYS,
+        *FORECAST_KEYS,
+        "_low",
+        "_high",
+        "_deviation",
+    } <= named
 
 
 @needs_kernels
@@ -111,6 +130,62 @@ def test_the_command_measures_a_shape(bench: Bench, monkeypatch: pytest.MonkeyPa
     assert values["moe_layer"]["decode_ms"] > 0
     table = bench("--shape", "v2.5", "--layers", "1", "-p", "8", "-n", "2", "-r", "1", "-q")
     assert table.code == 0 and "1 layers (global dense)" in table.out and "no estimate of all 4 layers" in table.out
+
+
+def disk_spec_of(tmp_path: Path, **overrides: Any) -> Any:
+    """Experts in files, memory for some of them, whatever the process takes already."""
+    fixed = divide_memory(
+        RamSetting(),
+        tiny_spec().config,
+        [],
+        dtype=torch.float32,
+        slot_bytes=1,
+        reading_bytes=0,
+        context_tokens=tiny_spec().bench.context_tokens + 12,
+    ).fixed_bytes
+    tier = DiskTier(RamSetting(size_bytes=fixed + 2_000_000), tmp_path, reading=Reading(mode="direct"))
+    return tiny_spec(disk=tier, **overrides)
+
+
+@needs_kernels
+def test_a_disk_tier_reports_what_reading_reached(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    measured = run_shape_bench(disk_spec_of(tmp_path), tiny_compute())
+    values = json.loads(json.dumps(shape_json("tiny", measured, describe_machine())))
+    assert values["disk"].keys() == DISK_KEYS and values["moe_layer"] is None and not values["extrapolated"]["rows"]
+    assert values["disk"]["read_bytes"] > 0 and values["disk"]["probe_bytes"] > 0
+    for row in values["rows"]:
+        assert row.keys() == ROW_KEYS
+        assert row["disk_ceiling_gbps"] > 0 and row["compute_ms"] > 0 and row["overlap"] >= 1 - 1e-6
+        assert 0 <= row["wait_share"] < 1 and row["hit_rate"] is not None
+    write_shape_table(Terminal.standard("never", quiet=True), values)
+    assert re.search(r"experts on disk: .* slots .* read direct by 4 threads", capsys.readouterr().out)
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_kernels
+def test_a_recorded_routing_is_driven_again(tmp_path: Path) -> None:
+    recorded = tmp_path / "routing.jsonl"
+    run_shape_bench(tiny_spec(record=recorded, prompt_tokens=(8,)), tiny_compute())
+    trace = read_trace(recorded)
+    again = tmp_path / "again.jsonl"
+    report = run_shape_bench(tiny_spec(trace=trace, record=again, prompt_tokens=(8,)), tiny_compute())
+    decoded, driven = trace.decoded, read_trace(again).decoded
+    assert [one.experts for one in driven] == [decoded[i % len(decoded)].experts for i in range(len(driven))]
+    assert report.routing.kind == "trace"
+
+
+@needs_kernels
+def test_the_command_measures_a_disk_tier(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(release_shapes.SHAPES, "v2.5", dict(tiny_release().raw))
+    kept = tmp_path / "kept"
+    run = bench(
+        "--shape", "v2.5", "--ram", "4G", "--scratch", str(kept), "-p", "8", "-n", "2", "-r", "1", "--json", "-q"
+    )
+    assert run.code == 0, run.err
+    assert json.loads(run.out)["disk"]["files_bytes"] == sum(path.stat().st_size for path in kept.glob("*.bin"))
+    for argv in (("--scratch", "x"), ("--trace", "x")):
+        assert bench(*argv).code == 2
+    assert bench("--shape", "v2.5", "--scratch", "x").code == 2
 
 
 @needs_kernels
