@@ -30,6 +30,7 @@ from training.stages.audio import AudioStage, finish_codec, start_speech_embeddi
 from training.stages.mtp import MtpStage
 from training.stages.trunk import TrunkStage
 from training.stages.vision import VisionStage, draw_batch
+from training.trunk import Trunk
 from training.words import WordVocabulary
 
 
@@ -58,7 +59,9 @@ class Recipe:
 
     def vision(self) -> None:
         """Train the tower with direct heads."""
-        VisionStage(self.parts.vision, self.out / "vision", self.settings.vision, self.settings.seed).train()
+        stage = VisionStage(self.parts.vision, self.out / "vision", self.settings.vision, self.settings.seed)
+        stage.sight = Sight(self.parts.vision, compiled=self.settings.compiled)
+        stage.train()
 
     def audio(self) -> None:
         """Train the codec's encoder, then fit its code books."""
@@ -70,7 +73,7 @@ class Recipe:
         """Fit the code books to the encoder as it is now; the codec is frozen from here on."""
         codec = self.parts.codec
         codec.load_state_dict(load_state(self.out / "audio")["codec"])
-        left = finish_codec(codec, self.clips, self.settings.seed)
+        left = finish_codec(codec, self.clips, self.settings.seed, self.settings.clips_for_code_books)
         start_speech_embeddings(self.parts.audio, codec, self.clips, self.settings.seed)
         torch.save(
             {"codec": codec.state_dict(), "audio": self.parts.audio.state_dict()}, self.out / "audio" / "codec.pt"
@@ -107,7 +110,9 @@ class Recipe:
         """A trunk stage on all sources; where it has no checkpoint yet it starts from the stage before."""
         self._load_towers()
         shelf = Shelf()
-        encoder = Encoder(self.prompter, Sight(self.parts.vision), self.parts.codec, shelf)
+        encoder = Encoder(
+            self.prompter, Sight(self.parts.vision, compiled=self.settings.compiled), self.parts.codec, shelf
+        )
         media = media_sources(encoder, ClipFolder(self.clips))
         sources = [{**text_sources(self.prompter, shape.length), **media} for shape in settings.shapes]
         stage = self._trunk(name, sources, shelf, settings)
@@ -120,7 +125,9 @@ class Recipe:
 
     def _trunk(self, name: str, sources: list[dict[str, Any]], shelf: Shelf, settings: Any) -> TrunkStage:
         parts = self.parts
-        return TrunkStage(parts.text, parts.audio, sources, shelf, self.out / name, settings, self.settings.seed)
+        stage = TrunkStage(parts.text, parts.audio, sources, shelf, self.out / name, settings, self.settings.seed)
+        stage.trunk = Trunk(parts.text, compiled=self.settings.compiled)
+        return stage
 
     def _load_towers(self) -> None:
         """Load the tower and the codec, with the embeddings that go with it."""

@@ -79,6 +79,8 @@ class Settings:
     """Everything."""
 
     seed: int = 5
+    compiled: bool = True  # by torch.compile, which takes a minute or two for each shape
+    clips_for_code_books: int = 1500
     row_size: float = 0.5  # root mean square of token embeddings and of media rows at their start
     vision: VisionSettings = field(default_factory=VisionSettings)
     audio: AudioSettings = field(default_factory=AudioSettings)

@@ -158,7 +158,7 @@ class AudioStage:
         """Share of marked frames whose word is right, on clips kept for evaluation."""
         folder, rng = ClipFolder(self.clips), np.random.default_rng(1)
         kept = np.arange(0, len(folder), EVALUATED_SHARE)[:192]
-        shares = [self._losses(*self._batch(folder, part, rng))[2].item() for part in np.array_split(kept, 8)]
+        shares = [self._losses(*self._batch(folder, part, rng))[2].item() for part in np.array_split(kept, -(-len(kept) // 24))]
         return {"held_out_frames_right": float(np.mean(shares))}
 
 
