@@ -4,10 +4,10 @@
     python -m benchmarks.offload run DIR [--resident 0.125] [--rounds 6] [--tokens 6] [--threads 4] [--cgroup 3.4G]
 
 `make` writes experts of MiMo-V2.5's sizes with random weights: files as `mimo quantize` makes them. `run` decodes with
-them through the engine of every command (vocabulary and dense layer cut). In every round the disk's ceiling (plain O_DIRECT
-reads of whole records, the best of several numbers of threads), decoding with misses and decoding the same tokens again
-with everything in memory take turns, because a shared disk changes speed within seconds: only the ratios of one run
-mean something. `--cgroup` enters a memory control group (version 1) of so many bytes first. GB are 1e9 bytes.
+them through the engine of every command (vocabulary and dense layer cut). In every round the disk's ceiling (plain
+O_DIRECT reads of whole records, the best of several numbers of threads), decoding with misses and decoding the same
+tokens again with everything in memory take turns, because a shared disk changes speed within seconds: only the ratios
+of one run mean something. `--cgroup` enters a memory control group (version 1) of so many bytes. GB are 1e9 bytes.
 """
 
 import argparse

@@ -1,0 +1,71 @@
+"""How to read is found out once for each disk, remembered, and never a reason to fail."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from mimo_cli.checkpoint.extent import Extent
+from mimo_cli.offload import reading
+from mimo_cli.offload.reading import REMEMBERED_FILE, Reading, faster_mode, open_source
+from tests.support.kernels import needs_kernels
+from tests.support.offload_faults import EXPERTS, FaultyDisk, open_records
+
+MB = 2**20
+
+
+@pytest.fixture
+def extents(tmp_path: Path) -> list[list[Extent]]:
+    path = tmp_path / "experts"
+    path.write_bytes(bytes(8 * MB))
+    return [[Extent(path, at * MB, MB)] for at in range(8)]
+
+
+def test_the_faster_way_is_chosen(extents: list[list[Extent]], monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = {"direct": 0.0, "buffered": 0.0}
+
+    class Timed(reading.ExtentReader):
+        def read(self, *args: object) -> list[torch.Tensor]:
+            time.sleep(slow[self.mode])
+            return super().read(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(reading, "ExtentReader", Timed)
+    slow["direct"] = 0.05
+    assert faster_mode(extents) == "buffered"
+    slow["direct"], slow["buffered"] = 0.0, 0.05
+    assert faster_mode(extents) == "direct"
+
+
+@needs_kernels
+def test_the_answer_is_remembered_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_SMALL_BYTES", 0)
+    asked = []
+    monkeypatch.setattr(reading, "faster_mode", lambda *args: asked.append(args) or "buffered")
+    for _ in range(2):
+        source = open_source(open_records("store"), Reading(remember=tmp_path / "cache"), [1], EXPERTS)
+        assert source.mode == "buffered" and len(asked) == 1
+    assert list(json.loads((tmp_path / "cache" / REMEMBERED_FILE).read_text()).values()) == ["buffered"]
+    (tmp_path / "cache" / REMEMBERED_FILE).write_text("{ damaged")
+    open_source(open_records("store"), Reading(remember=tmp_path / "cache"), [1], EXPERTS)
+    assert len(asked) == 2
+
+
+@needs_kernels
+def test_what_was_chosen_is_not_asked_again_and_little_is_not_worth_asking() -> None:
+    records = open_records("store")
+    assert open_source(records, Reading("direct"), [1], EXPERTS).mode == "direct"
+    assert open_source(records, Reading("buffered"), [1], EXPERTS).mode == "buffered"
+    disk = FaultyDisk()
+    assert open_source(records, Reading(read_at=disk.read_at), [1], EXPERTS).mode == "buffered" and not disk.reads
+
+
+@needs_kernels
+def test_checksums_are_kept_for_the_files_as_they_are(tmp_path: Path) -> None:
+    source = open_source(open_records("store"), Reading(verify=True, remember=tmp_path), [1], EXPERTS)
+    slot = torch.zeros(source.slot_bytes, dtype=torch.uint8)
+    source.fill(1, 0, slot)
+    source.close()
+    kept = list(tmp_path.glob("checks-*.json"))
+    assert len(kept) == 1 and list(json.loads(kept[0].read_text())) == ["1.0"]
