@@ -29,6 +29,7 @@ from mimo_cli.engine.bind import Loader, build_empty, module_bytes
 from mimo_cli.engine.compute import choose_compute, open_experts, pack_linears
 from mimo_cli.engine.embeddings import MediaEncoder
 from mimo_cli.engine.engine import Engine
+from mimo_cli.engine.lookahead import next_experts
 from mimo_cli.engine.model_sizes import expert_shapes
 from mimo_cli.engine.random_weights import RandomReader, RandomRecords
 from mimo_cli.model.binding import text_bindings
@@ -106,7 +107,7 @@ def probe(folder: Path, layout: RecordLayout, threads: int, count: int) -> float
     return count * layout.record_bytes / seconds / 1e9
 
 
-def build(folder: Path, resident: float, reading: Reading) -> tuple[Engine, RecordLayout]:
+def build(folder: Path, resident: float, reading: Reading, ahead: bool = True) -> tuple[Engine, RecordLayout]:
     """Return an engine over random dense weights and the experts of a folder, a share of them in memory."""
     config, layout = describe(folder)
     compute = choose_compute(torch.bfloat16)
@@ -117,6 +118,8 @@ def build(folder: Path, resident: float, reading: Reading) -> tuple[Engine, Reco
     decoder = build_empty(lambda: TextModel(config, experts, compute.dtype))
     bindings = pack_linears(decoder, text_bindings(decoder), reader, compute)
     Loader(module_bytes([decoder]), None, compute.kernels).bind(decoder, reader, bindings)
+    assert isinstance(experts, ExpertStore)
+    experts.guess = next_experts(decoder) if ahead else None
     contents = Contents((), 0, False, False)
     media = MediaEncoder(None, None, None, hidden_size=config.hidden_size, dtype=compute.dtype)
     return Engine(folder, config, compute, contents, reader, decoder, experts, media, list), layout
@@ -131,7 +134,7 @@ def process_read_bytes() -> int:
 def run(folder: Path, args: argparse.Namespace) -> None:
     """Measure; one JSON line per round, then medians."""
     reading = Reading(mode=args.io, threads=args.threads)
-    engine, layout = build(folder, args.resident, reading)
+    engine, layout = build(folder, args.resident, reading, args.ahead)
     store = engine.experts
     assert isinstance(store, ExpertStore)
     sequence = engine.start_sequence(4096)
@@ -215,6 +218,7 @@ def main() -> None:
     parser.add_argument("--warm", type=int, default=6)
     parser.add_argument("--probe-reads", type=int, default=40)
     parser.add_argument("--threads", type=int, default=4)
+    parser.add_argument("--ahead", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--io", default="direct", choices=("auto", "direct", "buffered"))
     parser.add_argument("--cgroup", type=parse_size, default=None)
     args = parser.parse_args()

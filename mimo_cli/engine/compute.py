@@ -19,7 +19,7 @@ from mimo_cli.model.binding import Binding
 from mimo_cli.offload.dequantized_experts import DequantizedExperts
 from mimo_cli.offload.expert_records import ExpertRecords
 from mimo_cli.offload.expert_store import ExpertStore
-from mimo_cli.offload.reading import DEFAULT_READING, Reading, open_source
+from mimo_cli.offload.reading import DEFAULT_READING, Reading, open_source, usage_file
 from mimo_cli.offload.shard_records import open_shard_records
 from mimo_cli.quant.kernels import Kernels, Precision, load_kernels, missing_reason
 from mimo_cli.quant.linear import Linear, PackedLinear, native_precision
@@ -105,6 +105,7 @@ def open_experts(
         config.n_routed_experts,
         resident_bytes,
         config.num_experts_per_tok,
+        usage_file(records, config.moe_layers, reading),
     )
 
 

@@ -21,6 +21,7 @@ from mimo_cli.engine.budgeting import divide_memory
 from mimo_cli.engine.compute import Compute, Experts, PrecisionChoice, choose_compute, open_experts, pack_linears
 from mimo_cli.engine.embeddings import MediaEncoder
 from mimo_cli.engine.engine import Engine
+from mimo_cli.engine.lookahead import next_experts
 from mimo_cli.engine.machine import has_native_bfloat16
 from mimo_cli.engine.towers import (
     AudioTables,
@@ -34,6 +35,7 @@ from mimo_cli.model.binding import mtp_bindings, text_bindings
 from mimo_cli.model.decoder import TextModel
 from mimo_cli.model.mtp import MTPModule
 from mimo_cli.offload.budget import AUTOMATIC, MemoryBudget, RamSetting, parse_ram
+from mimo_cli.offload.expert_store import ExpertStore
 from mimo_cli.offload.reading import DEFAULT_READING, Reading
 from mimo_cli.store.opened import open_model
 
@@ -120,6 +122,9 @@ def load_engine(
         fill_vision(vision, reader, loader)
     if hearing:
         fill_hearing(hearing, reader, loader)
+    if isinstance(experts, ExpertStore):
+        experts.guess = next_experts(decoder)
+        experts.warm()
     return Engine(
         folder=folder,
         config=config,

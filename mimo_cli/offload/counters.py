@@ -12,7 +12,8 @@ class OffloadCounters:
 
     hits, misses       experts found in memory, and those that had to be read; one that was read ahead and had arrived
                        when it was asked for is a hit
-    prefetched         experts read ahead of a step; `wasted_prefetch` of them left again without having been used
+    prefetched         experts read ahead of a step; `used_prefetch` of them were asked for afterwards,
+                       `wasted_prefetch` left again without having been used
     evictions          experts that left to make room
     ram_bytes          record bytes of the hits: what memory served
     disk_bytes         bytes read from the files, with what alignment adds
@@ -24,6 +25,7 @@ class OffloadCounters:
     hits: int = 0
     misses: int = 0
     prefetched: int = 0
+    used_prefetch: int = 0
     wasted_prefetch: int = 0
     evictions: int = 0
     ram_bytes: int = 0

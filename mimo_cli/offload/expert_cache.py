@@ -37,6 +37,7 @@ class ExpertCache:
         threads: int = DEFAULT_THREADS,
     ) -> None:
         self.counters = OffloadCounters()
+        self._experts_total = len(layers) * experts
         self.capacity = max(1, min(slots, len(layers) * experts))
         floor = min(step_slots, self.capacity // (_CYCLE_PARTS * max(1, len(layers))))
         self.policy = SlotPolicy(self.capacity, layers, experts, floor)
@@ -61,6 +62,11 @@ class ExpertCache:
     def nbytes(self) -> int:
         """Bytes of memory taken for slots, in use or free."""
         return self._touched * self._arena.slot_bytes
+
+    @property
+    def holds_all(self) -> bool:
+        """Tell whether there is a slot for every expert there is."""
+        return self.limit >= self._experts_total
 
     @property
     def is_idle(self) -> bool:
@@ -99,6 +105,13 @@ class ExpertCache:
                 if slot is None:
                     return
                 self._begin(layer, expert, slot, is_ahead=True)
+
+    def warm(self) -> None:
+        """Begin to read the experts that were used most before into free slots; whatever a step needs goes first."""
+        self._recover()
+        for layer, expert in self.policy.best(len(self._free)):
+            if self._free and self.policy.slot(layer, expert) is None and (layer, expert) not in self._coming:
+                self._begin(layer, expert, self._free.pop(), is_ahead=True)
 
     def resize(self, slots: int) -> None:
         """Keep to `slots` slots from now on, at least one: experts leave, and their memory goes back to the system.
@@ -201,7 +214,7 @@ class ExpertCache:
             else:
                 there.append((place, slot))
                 spared.add(slot)
-                self._unused.discard((layer, expert))
+                self._use_ahead((layer, expert))
         self.counters.hits += len(there)
         self.counters.ram_bytes += len(there) * self.record_bytes
         self.counters.misses += len(missing)
@@ -210,7 +223,7 @@ class ExpertCache:
         for place in missing:
             fetch = self._coming.get((layer, experts[place]))
             if fetch is not None:
-                self._unused.discard((layer, experts[place]))
+                self._use_ahead((layer, experts[place]))
                 self._pool.promote(fetch)
             else:
                 slot = self._slot_for(spared, {} if later is None else later)
@@ -239,6 +252,11 @@ class ExpertCache:
         if slot is not None:
             self._evict(slot)
         return slot
+
+    def _use_ahead(self, key: tuple[int, int]) -> None:
+        if key in self._unused:
+            self._unused.discard(key)
+            self.counters.used_prefetch += 1
 
     def _evict(self, slot: int) -> None:
         key = self.policy.holds(slot)

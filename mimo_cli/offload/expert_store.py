@@ -9,21 +9,28 @@ Letters: N tokens, H hidden size, A experts per token, P = N A pairs.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mimo_cli.offload.ahead import READS_PER_LAYER, AheadControl
 from mimo_cli.offload.counters import OffloadCounters
 from mimo_cli.offload.expert_cache import ExpertCache
 from mimo_cli.offload.expert_records import ExpertRecords
 from mimo_cli.offload.record_source import RecordSource
+from mimo_cli.offload.usage_file import load_usage, save_usage
 from mimo_cli.quant.kernels import ExpertPairs, Kernels, Precision
 from mimo_cli.quant.linear import refuse_gradients
 
 DEFAULT_RESIDENT_BYTES = 2_000_000_000
 """Room for 79 experts of MiMo-V2.5 in FP8, or for all of a small model, where nobody said how much there is."""
+
+Guess: TypeAlias = Callable[[int, Tensor], tuple[int, list[int]] | None]
+"""Given a layer and the states [1, H] before its experts: the next layer with experts and its likely ones, or None."""
 
 FEW_PAIRS = 128
 """Up to so many pairs have rows of their own: 2 MB for MiMo-V2.5. Beyond, computing outlasts the odd late read."""
@@ -37,6 +44,7 @@ class ExpertStore:
 
     layers, experts: all there are. `source` reads records; `step_slots` experts of a layer are what one token needs.
     `native_calls` counts calls of the kernels, `counters` everything else. Calls from several threads take turns.
+    `guess` names the next layer's likely experts, `usage_file` keeps what is popular from run to run.
     """
 
     def __init__(
@@ -48,12 +56,16 @@ class ExpertStore:
         experts: int,
         resident_bytes: int = DEFAULT_RESIDENT_BYTES,
         step_slots: int = 1,
+        usage_file: Path | None = None,
     ) -> None:
+        self.guess: Guess | None = None
         self.source = source
         self.kernels = kernels
         self.precision: Precision = precision
         self.native_calls = 0
         self._sizes = layers, experts, step_slots
+        self._usage_file = usage_file
+        self._ahead = AheadControl()
         self.resident_bytes = 0
         self.allot(resident_bytes)
         self._last_layer = -1
@@ -65,6 +77,13 @@ class ExpertStore:
         self.resident_bytes = resident_bytes
         record_bytes, slots = self.source.records.record_bytes, resident_bytes // self.source.slot_bytes
         self.cache = ExpertCache(self.source.fill, record_bytes, slots, *self._sizes, self.source.threads)
+        if self._usage_file is not None:
+            self.cache.policy.remember(load_usage(self._usage_file))
+
+    def warm(self) -> None:
+        """Begin to read what earlier runs used most, while nothing else is asked for."""
+        with self._turn:
+            self.cache.warm()
 
     @property
     def expert_bytes(self) -> int:
@@ -124,6 +143,8 @@ class ExpertStore:
                 total = self._as_they_come(layer, experts, pairs, x)
             else:
                 total = self._in_order(layer, experts, pairs, x)
+            if len(x) == 1:
+                self._look_ahead(layer, hidden_states)
         return total.to(hidden_states.dtype)
 
     def clear(self) -> None:
@@ -134,8 +155,20 @@ class ExpertStore:
     def close(self) -> None:
         """Let all experts and their files go."""
         with self._turn:
+            if self._usage_file is not None and self.cache.step:
+                save_usage(self._usage_file, self.cache.policy.usage())
             self.cache.close()
             self.source.close()
+
+    def _look_ahead(self, layer: int, hidden_states: Tensor) -> None:
+        """Let the disk work while the next layer's attention is computed: read experts it will probably need."""
+        counters = self.cache.counters
+        if self.guess is None or not self.cache.is_idle or self.cache.holds_all:
+            return
+        if self._ahead.is_on(counters.prefetched, counters.used_prefetch):
+            guessed = self.guess(layer, hidden_states)
+            if guessed is not None:
+                self.cache.read_ahead(*guessed, READS_PER_LAYER)
 
     def _sort(self, layer: int, expert_ids: Tensor, expert_weights: Tensor) -> tuple[list[int], ExpertPairs]:
         """Return ascending experts and the pairs, whose places index them; the policy hears of them."""

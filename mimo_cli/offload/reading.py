@@ -20,7 +20,7 @@ from mimo_cli.errors import CheckpointError
 from mimo_cli.offload.expert_records import ExpertRecords
 from mimo_cli.offload.extent_reader import ExtentReader, IOMode, ReadAt, Scratch
 from mimo_cli.offload.read_pool import DEFAULT_THREADS
-from mimo_cli.offload.record_checks import RecordChecks
+from mimo_cli.offload.record_checks import RecordChecks, files_id
 from mimo_cli.offload.record_source import RecordSource
 
 IOChoice: TypeAlias = Literal["auto", "direct", "buffered"]
@@ -59,6 +59,13 @@ def open_source(records: ExpertRecords, reading: Reading, layers: Sequence[int],
     checks = RecordChecks.of_files(records, layers, reading.remember) if reading.verify else None
     mode = reading.mode if reading.mode != "auto" else _best_mode(records, reading, layers, experts)
     return RecordSource(records, mode, reading.threads, checks, reading.read_at)
+
+
+def usage_file(records: ExpertRecords, layers: Sequence[int], reading: Reading) -> Path | None:
+    """Return where the popularity of a model's experts is kept from run to run; None where nothing is remembered."""
+    if reading.remember is None or not layers or not records.extents(layers[0], 0):
+        return None
+    return reading.remember / f"usage-{files_id(records, layers)}.json"
 
 
 def _best_mode(records: ExpertRecords, reading: Reading, layers: Sequence[int], experts: int) -> IOMode:

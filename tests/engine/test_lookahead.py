@@ -1,0 +1,40 @@
+"""Guessing the next layer's experts: the next router's own choice, and never a different answer."""
+
+from itertools import pairwise
+
+import torch
+
+from mimo_cli.engine.load import LoadOptions, load_engine
+from mimo_cli.engine.lookahead import next_experts
+from mimo_cli.model.moe import MoE
+from mimo_cli.offload.expert_store import ExpertStore
+from mimo_cli.offload.reading import Reading
+from tests.support.engines import GOLDEN, golden_engine
+from tests.support.kernels import needs_kernels
+
+
+def test_the_guess_is_what_the_next_router_chooses() -> None:
+    decoder = golden_engine("text").decoder
+    layers = [i for i, layer in enumerate(decoder.layers) if isinstance(layer.mlp, MoE)]
+    guess, states = next_experts(decoder), torch.randn(1, decoder.config.hidden_size)
+    for layer, following in pairwise(layers):
+        found = guess(layer, states)
+        assert found is not None and found[0] == following
+        assert found[1] == decoder.layers[following].mlp.gate(states)[0][0].tolist()
+    assert guess(layers[-1], states) is None
+
+
+@needs_kernels
+def test_wrong_guesses_change_no_bit() -> None:
+    answers = []
+    for wrong in (False, True):
+        options = LoadOptions(expert_bytes=120_000, reading=Reading("direct", 2))
+        with load_engine(GOLDEN / "text", dtype="float32", options=options) as engine:
+            experts = engine.experts
+            assert isinstance(experts, ExpertStore) and experts.guess is not None
+            if wrong:
+                experts.guess = lambda layer, _: (layer % 6 + 1, [15, 14, 13])
+            sequence = engine.start_sequence(64)
+            answers.append(torch.stack([sequence.decode(token) for token in (5, 9, 70, 3, 41)]))
+            assert experts.counters.prefetched > 0
+    assert torch.equal(*answers)
