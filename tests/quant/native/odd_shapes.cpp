@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "capi.hpp"
+#include "encode.hpp"
 #include "packing.hpp"
 #include "quantize.hpp"
 
@@ -100,6 +101,31 @@ void quantize_odd(int rows, int cols) {
   mimo::expand_fp8(codes.data, grid.data(), blocks.data(), int(grid.size()), rows, cols, reinterpret_cast<float*>(out.data));
 }
 
+// Stored rows into streams and back; the streams begin at odd addresses.
+void encode_odd(mimo_compute* c, int rows, int cols) {
+  Exact codes(size_t(rows) * cols, 3), floats(size_t(rows) * cols * 4, 4), out(size_t(rows) * cols * 4, 4);
+  for (size_t i = 0; i < size_t(rows) * cols; i++) codes.data[i] = draw() % 120;
+  fill(reinterpret_cast<float*>(floats.data), size_t(rows) * cols);
+  std::vector<int32_t> blocks(size_t(rows), 0);
+  std::vector<float> grid(size_t((cols + 127) / 128), 0.5f);
+  float* decoded = reinterpret_cast<float*>(out.data);
+  for (Kind k : kinds) {
+    const Exact stream = packed(c, k, rows, cols, 2);
+    mimo::decode_stream({mimo::Format(k.format), k.group, rows, cols, 2, stream.data}, 1, decoded);
+    if (k.format != 0 || !mimo::can_encode(rows, cols)) continue;
+    const mimo::Matrix w{mimo::Format::int4, k.group, rows, cols, 2, nullptr};
+    mimo::Loss loss;
+    mimo::encode_int4(w, stream.data, 0, {mimo::Source::fp8, codes.data, grid.data(), blocks.data()}, &loss);
+    mimo::encode_int4(w, stream.data, 1, {mimo::Source::floats, floats.data, nullptr, nullptr}, &loss);
+  }
+  double largest;
+  mimo::compare_floats(reinterpret_cast<float*>(floats.data), decoded, size_t(rows) * cols, &largest);
+  mimo::any_fp8_nan(codes.data, size_t(rows) * cols);
+  if (cols % 32) return;
+  Exact nibbles(size_t(rows) * cols / 2), scales(size_t(rows) * cols / 32), stream(size_t(mimo_packed_bytes(1, 32, rows, cols, 1)));
+  mimo_pack_nibbles(c, rows, cols, 1, stream.data, 0, nibbles.data, scales.data);
+}
+
 }  // namespace
 
 int main() {
@@ -107,6 +133,8 @@ int main() {
   const int shapes[][2] = {{1, 1}, {16, 128}, {17, 129}, {33, 200}, {100, 33}, {5, 500}};
   for (const auto& s : shapes) {
     quantize_odd(s[0], s[1]);
+    mimo_compute* c = mimo_open("auto", 2);
+    if (c) encode_odd(c, s[0], s[1]), encode_odd(c, 32, 256), encode_odd(c, s[0], 96), mimo_close(c);
     for (Kind k : kinds)
       for (int tokens : {1, 2, 3, 5, 8, 17, 31})
         for (int precision : {0, 1, 2}) {
