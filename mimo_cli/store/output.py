@@ -23,7 +23,7 @@ try:
 except ImportError:  # not on every system that Python runs on
     fcntl = None  # type: ignore[assignment]
 
-_READ_BYTES = 1 << 24
+_READ_BYTES = 1 << 22
 _STAGE_BYTES = 1 << 23
 _HASHED_BESIDE_BYTES = 1 << 20
 """From here on bytes are hashed by another thread while they are written."""
@@ -162,9 +162,12 @@ def file_entry(path: Path) -> FileEntry:
     digest, size_bytes = hashlib.sha256(), 0
     try:
         with path.open("rb", buffering=0) as file:
-            while block := file.read(_READ_BYTES):
-                digest.update(block)
-                size_bytes += len(block)
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            block = memoryview(bytearray(_READ_BYTES))  # used again: new memory for each read would cost as much
+            while count := file.readinto(block):
+                digest.update(block[:count])
+                size_bytes += count
     except OSError as err:
         raise CheckpointError(f"`{path}` cannot be read: {err.strerror or err}") from err
     return FileEntry(size_bytes, digest.hexdigest())
