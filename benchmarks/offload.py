@@ -1,6 +1,7 @@
 """Experts on disk: how near reading comes to what the disk can give, and a step to the slower of reading and computing.
 
     python -m benchmarks.offload make DIR [--layers 4] [--format mxfp4]
+    python -m benchmarks.offload memory DIR [--ram 3.2G] [--cgroup 4G]
     python -m benchmarks.offload run DIR [--resident 0.125] [--rounds 6] [--tokens 6] [--threads 4] [--cgroup 3.4G]
 
 `make` writes experts of MiMo-V2.5's sizes with random weights: files as `mimo quantize` makes them. `run` decodes with
@@ -26,14 +27,18 @@ from mimo_cli.checkpoint.config import ModelConfig
 from mimo_cli.checkpoint.contents import Contents
 from mimo_cli.checkpoint.release_shapes import release_config, slice_config
 from mimo_cli.engine.bind import Loader, build_empty, module_bytes
+from mimo_cli.engine.budgeting import divide_memory
 from mimo_cli.engine.compute import choose_compute, open_experts, pack_linears
 from mimo_cli.engine.embeddings import MediaEncoder
 from mimo_cli.engine.engine import Engine
 from mimo_cli.engine.lookahead import next_experts
+from mimo_cli.engine.memory import reset_peak_rss
 from mimo_cli.engine.model_sizes import expert_shapes
 from mimo_cli.engine.random_weights import RandomReader, RandomRecords
+from mimo_cli.media.prompt import Prompt
 from mimo_cli.model.binding import text_bindings
 from mimo_cli.model.decoder import TextModel
+from mimo_cli.offload.budget import parse_ram
 from mimo_cli.offload.expert_store import ExpertStore
 from mimo_cli.offload.reading import Reading
 from mimo_cli.quant.buffers import allocate_bytes, round_up
@@ -158,6 +163,33 @@ def run(folder: Path, args: argparse.Namespace) -> None:
     engine.close()
 
 
+def memory(folder: Path, args: argparse.Namespace) -> None:
+    """Read prompts and decode under a budget; the peaks of the process and of its group over that budget."""
+    engine, _ = build(folder, 0.0, Reading(mode=args.io, threads=args.threads))
+    store, setting = engine.experts, parse_ram(args.ram)
+    assert isinstance(store, ExpertStore)
+    sizes = {"slot_bytes": store.expert_bytes, "reading_bytes": store.reading_bytes, "context_tokens": args.context}
+    loaded = module_bytes([engine.decoder])
+    budget = divide_memory(setting, engine.config, [], dtype=engine.dtype, **sizes)  # dense weights are there already
+    store.allot(budget.slots_bytes)
+    sequence, draw = engine.start_sequence(args.context), random.Random(5)
+    reset_peak_rss()
+    rows = {"budget": budget.total_bytes, "dense": loaded, "slots": budget.slots_bytes, "buffers": budget.buffer_bytes}
+    for name, prompt in (("decode", 16), ("prompt", args.context - 64)):
+        started = time.perf_counter()
+        if name == "decode":
+            for _ in range(prompt):
+                sequence.decode(draw.randrange(VOCABULARY))
+        else:
+            sequence.prefill(Prompt(tuple(draw.randrange(VOCABULARY) for _ in range(prompt))))
+        peaks = memory_peaks()
+        rows[f"{name}_s"] = round(time.perf_counter() - started, 2)
+        rows |= {f"{name}_{key}": value for key, value in peaks.items()}
+        rows[f"{name}_share"] = round(peaks["rss"] / budget.total_bytes, 4)
+    print(json.dumps(rows))
+    engine.close()
+
+
 def step_round(engine: Engine, store: ExpertStore, tokens: list[int]) -> dict[str, float]:
     """Decode some tokens with misses, each also a second time with all of its experts in memory."""
     sequence = engine.start_sequence(4096)
@@ -208,7 +240,7 @@ def enter_group(size_bytes: int) -> None:
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("make", "run"))
+    parser.add_argument("action", choices=("make", "run", "memory"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--format", default="mxfp4")
@@ -220,15 +252,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=4)
     parser.add_argument("--ahead", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--io", default="direct", choices=("auto", "direct", "buffered"))
+    parser.add_argument("--ram", default="3.2G")
+    parser.add_argument("--context", type=int, default=4096)
     parser.add_argument("--cgroup", type=parse_size, default=None)
     args = parser.parse_args()
     if args.cgroup:
         enter_group(args.cgroup)
     if args.action == "make":
         make(args.folder, args.layers, args.format)
-    else:
-        with torch.inference_mode():
-            run(args.folder, args)
+        return
+    with torch.inference_mode():
+        (memory if args.action == "memory" else run)(args.folder, args)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,11 @@ block FP8 if `X.weight_scale_inv` is there, MXFP4 if `X.weight_scale` is, plain 
 """
 
 import mmap
+import os
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -101,6 +103,14 @@ class CheckpointReader:
         begin = info.offset // mmap.PAGESIZE * mmap.PAGESIZE
         if hasattr(mmap, "MADV_WILLNEED"):
             self._views[info.shard].madvise(mmap.MADV_WILLNEED, begin, info.offset + info.size_bytes - begin)
+
+    def drop(self, names: Iterable[str], *, from_cache: bool) -> None:
+        """Let the pages of tensors and their scales go, which were copied; `from_cache`: from the system's, too."""
+        for info in (info for name in names if name in self.index for info in self.parts(name)):
+            self.release(info.name)
+            if from_cache and hasattr(os, "posix_fadvise"):
+                with suppress(OSError), info.shard.open("rb") as file:
+                    os.posix_fadvise(file.fileno(), info.offset, info.size_bytes, os.POSIX_FADV_DONTNEED)
 
     def raw(self, name: str) -> Tensor:
         """Return a tensor as stored, without copying; it must not be written to.

@@ -66,10 +66,19 @@ def require_memory(needed_bytes: int, what: str) -> None:
 class Loader:
     """Fills modules from checkpoints and counts the bytes for whoever shows progress.
 
-    `kernels` pack what bindings want packed.
+    `kernels` pack what bindings want packed. Files are mapped, and let go as they are copied; where memory `is_tight`,
+    the system's cache of them is given back, too.
     """
 
-    def __init__(self, total_bytes: int, on_load: OnLoad | None = None, kernels: Kernels | None = None) -> None:
+    def __init__(
+        self,
+        total_bytes: int,
+        on_load: OnLoad | None = None,
+        kernels: Kernels | None = None,
+        *,
+        is_tight: bool = False,
+    ) -> None:
+        self.is_tight = is_tight
         self.total_bytes = total_bytes
         self.loaded_bytes = 0
         self._on_load = on_load
@@ -82,6 +91,7 @@ class Loader:
         for binding in bindings:
             if binding.tensor not in by_source:  # tied weights are read once
                 by_source[binding.tensor] = self._read(reader, binding)
+                reader.drop(_stored_names(binding), from_cache=self.is_tight)
             filled[binding.parameter] = by_source[binding.tensor]
             self._count(filled[binding.parameter])
         _assign(module, filled)
@@ -120,6 +130,12 @@ def stored_parts(reader: CheckpointReader, binding: Binding) -> list[StoredMatri
     if binding.kind == "qkv" and binding.attention is not None:
         return reader.stored_qkv(binding.tensor, binding.attention)
     return [reader.stored(binding.tensor)]
+
+
+def _stored_names(binding: Binding) -> list[str]:
+    if binding.kind != "qkv":
+        return [] if binding.tensor.endswith(_EMBEDDING) else [binding.tensor]
+    return [f"{binding.tensor}.{part}.weight" for part in ("qkv_proj", "q_proj", "k_proj", "v_proj")]
 
 
 def _assign(module: nn.Module, filled: dict[str, Tensor]) -> None:

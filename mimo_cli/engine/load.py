@@ -116,7 +116,8 @@ def load_engine(
     bindings = pack_linears(decoder, text_bindings(decoder), reader, compute)
     modules = [decoder, *([vision] if vision else []), *([hearing.tokenizer, hearing.encoder] if hearing else [])]
     budget = _allot(options, config, modules, experts, compute_dtype)
-    loader = Loader(module_bytes(modules), on_load, compute.kernels)
+    is_tight = budget is not None and budget.slots < budget.experts
+    loader = Loader(module_bytes(modules), on_load, compute.kernels, is_tight=is_tight)
     loader.bind(decoder, reader, bindings)
     if vision:
         fill_vision(vision, reader, loader)

@@ -3,7 +3,7 @@
 A read that nobody wanted keeps the disk from one that somebody waits for, so more than half of them must be used.
 """
 
-READS_PER_LAYER = 2
+READS_PER_LAYER = 3
 """Experts read ahead of a layer at most."""
 
 _TRIAL_READS = 32

@@ -53,6 +53,7 @@ class ExpertCache:
         self._coming: dict[tuple[int, int], Fetch] = {}
         self._unused: set[tuple[int, int]] = set()  # read ahead and not asked for yet
         self._is_asking = False
+        self._held: set[int] = set()  # slots of a step of few tokens that is being computed
 
     def __len__(self) -> int:
         """Return the number of experts in memory."""
@@ -90,15 +91,19 @@ class ExpertCache:
             yield from self._in_order(layer, experts) if in_order else self._as_they_come(layer, experts)
         finally:
             self.counters.read_s = self._pool.busy_s
+            self._held = set()
         self._is_asking = False
 
     def read_ahead(self, layer: int, experts: Sequence[int], limit: int) -> None:
-        """Begin to read up to `limit` experts that a layer will probably need, if nothing else is being read."""
-        if self._is_asking or not self._pool.is_idle:
+        """Begin to read up to `limit` experts that a layer will probably need, if nothing else is being read.
+
+        Also while a step of few tokens is computed whose experts have all arrived: they keep their slots.
+        """
+        if not self._pool.is_idle:
             return
         self._settle()
         wanted = [expert for expert in experts if self.policy.slot(layer, expert) is None][:limit]
-        spared = {slot for expert in experts if (slot := self.policy.slot(layer, expert)) is not None}
+        spared = {slot for expert in experts if (slot := self.policy.slot(layer, expert)) is not None} | self._held
         for expert in wanted:
             if (layer, expert) not in self._coming:
                 slot = self._take_slot(spared)
@@ -154,6 +159,7 @@ class ExpertCache:
 
     def _as_they_come(self, layer: int, experts: Sequence[int]) -> Iterator[list[tuple[int, int]]]:
         there, waiting = self._ask(layer, experts)
+        self._held = {slot for _, slot in there} | {fetch.slot for fetch in waiting.values()}
         if there:
             yield [(place, self._arena.address(slot)) for place, slot in there]
         while waiting:

@@ -143,8 +143,6 @@ class ExpertStore:
                 total = self._as_they_come(layer, experts, pairs, x)
             else:
                 total = self._in_order(layer, experts, pairs, x)
-            if len(x) == 1:
-                self._look_ahead(layer, hidden_states)
         return total.to(hidden_states.dtype)
 
     def clear(self) -> None:
@@ -161,7 +159,7 @@ class ExpertStore:
             self.source.close()
 
     def _look_ahead(self, layer: int, hidden_states: Tensor) -> None:
-        """Let the disk work while the next layer's attention is computed: read experts it will probably need."""
+        """Let the disk work while this layer's experts and the next one's attention are computed."""
         counters = self.cache.counters
         if self.guess is None or not self.cache.is_idle or self.cache.holds_all:
             return
@@ -193,11 +191,15 @@ class ExpertStore:
         """Compute what is there, then what arrives, each pair into a row of its own; add the rows in order."""
         total = torch.zeros(x.shape)
         rows: Tensor | None = None
+        left = len(experts)
         for ready in self.cache.arriving(layer, experts, in_order=False):
+            left -= len(ready)
+            if not left and len(x) == 1:
+                self._look_ahead(layer, x)
             if len(ready) == len(experts):  # the usual step where memory is large: one call, no rows
                 ready.sort()
                 self._call(ready, pairs, x, total)
-                return total
+                continue
             if rows is None:
                 # By numpy, here and below: torch would wake threads that take the processor from those of the kernels.
                 inputs = torch.from_numpy(x.numpy()[pairs.tokens.numpy()])  # [P, H]

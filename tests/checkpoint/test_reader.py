@@ -307,3 +307,14 @@ def test_a_large_tensor_that_is_kept_can_stay_in_its_file(tmp_path: Path, monkey
     assert mapped.data_ptr() == opened.raw("large").data_ptr()
     assert opened.mapped("large", torch.bfloat16) is None and opened.mapped("small", torch.float32) is None
     assert torch.equal(opened.own("large"), table) and opened.own("large").data_ptr() != mapped.data_ptr()
+
+
+def test_what_was_dropped_is_read_again_when_it_is_needed() -> None:
+    config, reader = open_golden("text")
+    name = "model.layers.1.self_attn.o_proj.weight"
+    before = reader.read(name, torch.float32)
+    for from_cache in (False, True):
+        reader.drop([name], from_cache=from_cache)
+        assert torch.equal(reader.read(name, torch.float32), before)
+    reader.drop(["no such tensor"], from_cache=True)
+    assert config.hidden_size in before.shape

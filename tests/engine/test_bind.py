@@ -65,6 +65,9 @@ class _CountingReader:
         self.names.append(name)
         return torch.zeros(shape, dtype=dtype)
 
+    def drop(self, names: list[str], *, from_cache: bool) -> None:
+        """There are no pages to let go."""
+
     def mapped(self, name: str, dtype: torch.dtype) -> None:
         """No tensor is large enough to stay in its file."""
 

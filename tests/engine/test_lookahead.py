@@ -28,7 +28,7 @@ def test_the_guess_is_what_the_next_router_chooses() -> None:
 def test_wrong_guesses_change_no_bit() -> None:
     answers = []
     for wrong in (False, True):
-        options = LoadOptions(expert_bytes=120_000, reading=Reading("direct", 2))
+        options = LoadOptions(expert_bytes=300_000, reading=Reading("direct", 2))
         with load_engine(GOLDEN / "text", dtype="float32", options=options) as engine:
             experts = engine.experts
             assert isinstance(experts, ExpertStore) and experts.guess is not None
