@@ -36,6 +36,12 @@ class Parts:
     audio: AudioEncoder
     codec: AudioTokenizer
 
+    def to(self, device: str) -> "Parts":
+        """The same networks elsewhere."""
+        for network in (self.text, *self.mtp, self.vision, self.audio, self.codec):
+            network.to(device)
+        return self
+
     @classmethod
     def fresh(cls, config: ModelConfig, codec: Any, seed: int) -> "Parts":
         """Untrained parts; `codec` is an AudioTokenizerConfig."""
@@ -74,8 +80,8 @@ def export(folder: Path, parts: Parts, vocabulary: WordVocabulary, marker: dict[
     """Write the miniature's folder; `marker` says how the weights came about."""
     values = model_config(vocabulary)
     layout = StorageLayout(num_mtp=len(parts.mtp))
-    write_checkpoint(folder, values, ((n, w.float()) for n, w in named_weights(parts)), layout)
-    codec = ((f"encoder.{name}", value.float()) for name, value in parts.codec.state_dict().items())
+    write_checkpoint(folder, values, ((n, w.float().cpu()) for n, w in named_weights(parts)), layout)
+    codec = ((f"encoder.{name}", value.float().cpu()) for name, value in parts.codec.state_dict().items())
     write_audio_tokenizer(folder, audio_tokenizer_config(), codec)
     write_json(folder / "tokenizer.json", vocabulary.tokenizer_json())
     write_json(folder / "tokenizer_config.json", vocabulary.tokenizer_config(ChatTemplate.built_in().text))

@@ -101,7 +101,7 @@ class Encoder:
         found: dict[int, Tensor] = {}
         for part in np.array_split(order, max(1, len(order) // 16)):
             padded, lengths = stack_batch([mels[i] for i in part])
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast(self.codec.conv1.weight.device.type, torch.bfloat16):
                 features = self.codec.features(padded, lengths).float()
             for i, row, length in zip(part.tolist(), features, lengths.tolist(), strict=True):
                 found[i] = self.codec.quantize(row[: -(-length // 4)])

@@ -40,6 +40,7 @@ class Recipe:
 
     out: Path
     settings: Settings
+    device: str = "cpu"
 
     @cached_property
     def prompter(self) -> Prompter:
@@ -50,7 +51,7 @@ class Recipe:
     def parts(self) -> Parts:
         """Untrained networks."""
         codec = AudioTokenizerConfig.from_dict(audio_tokenizer_config())
-        return Parts.fresh(self.prompter.config, codec, self.settings.seed)
+        return Parts.fresh(self.prompter.config, codec, self.settings.seed).to(self.device)
 
     @property
     def clips(self) -> Path:
@@ -133,7 +134,7 @@ class Recipe:
         """Load the tower and the codec, with the embeddings that go with it."""
         self.parts.vision.load_state_dict(load_state(self.out / "vision")["tower"])
         self._scale_rows()
-        saved = torch.load(self.out / "audio" / "codec.pt")
+        saved = torch.load(self.out / "audio" / "codec.pt", map_location="cpu")
         self.parts.codec.load_state_dict(saved["codec"])
         self.parts.audio.load_state_dict(saved["audio"])
 
@@ -148,7 +149,7 @@ class Recipe:
             with torch.no_grad():
                 rows = Sight(self.parts.vision, torch.float32, compiled=False).rows(patches, grids)
             real = labels["row"] != IGNORE
-            scale = self.settings.row_size / float(rows[real].square().mean().sqrt())
+            scale = self.settings.row_size / float(rows.cpu()[real].square().mean().sqrt())
             torch.save(scale, path)
         with torch.no_grad():
             self.parts.vision.get_parameter("merger.mlp.2.weight").mul_(scale)

@@ -41,7 +41,7 @@ class Run:
         path = self.folder / "last.pt"
         if not path.is_file():
             return False
-        saved = torch.load(path, weights_only=False)
+        saved = torch.load(path, weights_only=False, map_location="cpu")
         self.step, self.seconds = saved["step"], saved["seconds"]
         self.restore(saved["state"])
         return True
@@ -88,7 +88,7 @@ class Run:
 
 def load_state(folder: Path) -> State:
     """The state of a stage's last checkpoint. Raises FileNotFoundError where the stage has not run."""
-    return torch.load(folder / "last.pt", weights_only=False)["state"]
+    return torch.load(folder / "last.pt", weights_only=False, map_location="cpu")["state"]
 
 
 def schedule(step: int, total: int, warmup: int = 50, floor: float = 0.05, decay: float = 0.4) -> float:

@@ -90,10 +90,11 @@ class Sight:
         """
         tower, config = self.tower, self.tower.config
         tables = [self._tables(height, width, patches.shape[1]) for height, width in grids]
-        whole, row, column, cos, sin = (torch.stack(parts) for parts in zip(*tables, strict=True))
+        device = tower.patch_embed.proj.weight.device
+        whole, row, column, cos, sin = (torch.stack(parts).to(device) for parts in zip(*tables, strict=True))
         kernel = tower.patch_embed.proj.weight
         kernel = (kernel if patches.shape[-1] == config.patch_values else kernel.sum(2)).flatten(1)
-        x = functional.linear(patches.to(self.dtype), kernel.to(self.dtype)).float()
+        x = functional.linear(patches.to(device, self.dtype), kernel.to(self.dtype)).float()
         for block, kind in zip(tower.blocks, config.vit_window_attn_types, strict=True):
             bias = whole if kind == FULL else column if kind == COLUMN else row
             x = self._run(block, x, bias, cos, sin)

@@ -56,12 +56,15 @@ class Layout:
     @classmethod
     def of_batch(cls, batch: Batch, model: TextModel) -> "Layout":
         """The layout of packed rows."""
-        visible, positions = torch.from_numpy(batch.visible), torch.from_numpy(batch.positions)
-        return cls.of(visible, positions, torch.from_numpy(batch.valid), model)
+        device = model.norm.weight.device
+        visible, positions, valid = (
+            torch.from_numpy(part).to(device) for part in (batch.visible, batch.positions, batch.valid)
+        )
+        return cls.of(visible, positions, valid, model)
 
 
 def _bias(visible: Tensor) -> Tensor:
-    return torch.zeros(visible.shape).masked_fill_(~visible, float("-inf"))[:, None]
+    return torch.zeros(visible.shape, device=visible.device).masked_fill_(~visible, float("-inf"))[:, None]
 
 
 def norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:

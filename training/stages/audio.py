@@ -75,7 +75,9 @@ class AudioStage:
         torch.manual_seed(seed)
         self.codec, self.settings, self.seed, self.clips = codec, settings, seed, clips
         width = codec.config.d_model
-        self.word_head, self.read_out = nn.Linear(width, len(WORD_IDS)), nn.Linear(width, 4 * codec.config.n_mels)
+        device = codec.conv1.weight.device
+        self.word_head = nn.Linear(width, len(WORD_IDS)).to(device)
+        self.read_out = nn.Linear(width, 4 * codec.config.n_mels).to(device)
         trained = {n: p for n, p in codec.named_parameters() if not n.startswith("quantizer")}
         matrices = [p for n, p in trained.items() if p.dim() == 2 and n.startswith("layers")]
         taken = set(map(id, matrices))
@@ -102,13 +104,15 @@ class AudioStage:
         return mels, lengths, labels
 
     def _losses(self, mels: Tensor, lengths: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        with torch.autocast("cpu", torch.bfloat16):
+        device = self.word_head.weight.device
+        mels, lengths, labels = mels.to(device), lengths.to(device), labels.to(device)
+        with torch.autocast(device.type, torch.bfloat16):
             features = self.codec.features(mels, lengths).float()
             words = self.word_head(features).float()
             mel = self.read_out(features).float()
         word_loss = functional.cross_entropy(words.flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
         wanted = (mels.view(len(mels), -1, 4 * mels.shape[2]) + 6) / 3
-        real = (torch.arange(labels.shape[1]) < (lengths[:, None] + 3) // 4)[..., None]
+        real = (torch.arange(labels.shape[1], device=device) < (lengths[:, None] + 3) // 4)[..., None]
         mel_loss = ((mel - wanted).square() * real).sum() / real.sum() / wanted.shape[-1]
         right = words.argmax(-1) == labels
         return word_loss, mel_loss, right[labels != IGNORE].float().mean()
@@ -158,7 +162,10 @@ class AudioStage:
         """Share of marked frames whose word is right, on clips kept for evaluation."""
         folder, rng = ClipFolder(self.clips), np.random.default_rng(1)
         kept = np.arange(0, len(folder), EVALUATED_SHARE)[:192]
-        shares = [self._losses(*self._batch(folder, part, rng))[2].item() for part in np.array_split(kept, -(-len(kept) // 24))]
+        shares = [
+            self._losses(*self._batch(folder, part, rng))[2].item()
+            for part in np.array_split(kept, -(-len(kept) // 24))
+        ]
         return {"held_out_frames_right": float(np.mean(shares))}
 
 
@@ -193,7 +200,7 @@ def collect_features(codec: AudioTokenizer, clips: Path, seed: int, count: int) 
     """Features [n, d_model] of `count` changed clips, as the quantizer gets them."""
     folder, rng = ClipFolder(clips), np.random.default_rng((seed, 77))
     parts = []
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(codec.conv1.weight.device.type, torch.bfloat16):
         for numbers in np.array_split(rng.choice(len(folder), min(count, len(folder)), replace=False), count // 16):
             mels, lengths = stack_batch([heard(folder[int(i)], rng)[0][:900] for i in numbers])
             features = codec.features(mels, lengths).float()

@@ -55,10 +55,10 @@ class MtpStage:
             layout = Layout.of_batch(batch, base.model)
             states = base.trunk.states(base.embeds(batch), layout)
             said = functional.linear(states, base.model.lm_head.weight.to(states.dtype)).argmax(-1)
-            tokens = base.model.embed(torch.from_numpy(batch.ids)).flatten(0, 1)  # drafting never sees media rows
-        predict = torch.from_numpy(batch.predict)
-        targets, owner = torch.from_numpy(batch.targets), torch.from_numpy(batch.example_of)
-        total, shares = torch.zeros(()), []
+            tokens = base.model.embed(base.tensor(batch.ids)).flatten(0, 1)  # drafting never sees media rows
+        predict = base.tensor(batch.predict)
+        targets, owner = base.tensor(batch.targets), base.tensor(batch.example_of)
+        total, shares = torch.zeros((), device=base.device), []
         for k, module in enumerate(self.modules):
             ahead = tokens.roll(-(k + 1), 0)
             logits = self._logits(module, ahead, states, layout)

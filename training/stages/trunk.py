@@ -43,6 +43,7 @@ class TrunkStage:
         self.model, self.audio, self.sources, self.shelf = model, audio, sources, shelf
         self.settings, self.seed = settings, seed
         self.forward_context = partial(rounded, model, model.config) if settings.fp8 else nullcontext
+        self.device = model.norm.weight.device
         self.trunk = Trunk(model)
         named = {**dict(model.named_parameters()), **{f"hear.{n}": p for n, p in audio.named_parameters()}}
         inner = ("qkv_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "projection.mlp", "gate_up_proj")
@@ -64,9 +65,13 @@ class TrunkStage:
         for name in ("model", "audio", "optimizer"):
             getattr(self, name).load_state_dict(state[name])
 
+    def tensor(self, array: np.ndarray) -> Tensor:
+        """An array of a batch where the model is."""
+        return torch.from_numpy(array).to(self.device)
+
     def embeds(self, batch: Batch) -> Tensor:
         """Token embeddings [R, L, H] with the rows of media in their places."""
-        x = self.model.embed(torch.from_numpy(batch.ids)).float()
+        x = self.model.embed(self.tensor(batch.ids)).float()
         if not len(batch.media_at):
             return x
         used = np.unique(batch.media_uid)
@@ -74,20 +79,20 @@ class TrunkStage:
         heard = [uid for uid in used if uid in self.shelf.codes]
         spoken = dict(zip(heard, self._hear([self.shelf.codes[uid] for uid in heard]), strict=True))
         for uid in used:
-            rows = spoken[uid] if uid in spoken else self.shelf.rows[uid].float()
+            rows = spoken[uid] if uid in spoken else self.shelf.rows[uid].to(self.device).float()
             starts[uid] = total
             total += len(rows)
             pieces.append(rows)
         index = np.array([starts[uid] for uid in batch.media_uid]) + batch.media_row
-        rows = torch.cat(pieces)[torch.from_numpy(index)]
-        return x.flatten(0, 1).index_copy(0, torch.from_numpy(batch.media_at), rows).view_as(x)
+        rows = torch.cat(pieces)[self.tensor(index)]
+        return x.flatten(0, 1).index_copy(0, self.tensor(batch.media_at), rows).view_as(x)
 
     def _hear(self, clips: list[Tensor]) -> list[Tensor]:
         """Rows of several recordings: their groups are encoded together, as `AudioEncoder` does one by one."""
         if not clips:
             return []
         size = self.audio.config.group_size
-        padded = [pad_to_groups(codes, size) for codes in clips]
+        padded = [pad_to_groups(codes.to(self.device), size) for codes in clips]
         groups = torch.cat(padded).unflatten(0, (-1, size))
         rows = self.audio.project(self.audio.local(self.audio.embed(groups)))
         return list(rows.split([len(codes) // size for codes in padded]))
@@ -95,7 +100,7 @@ class TrunkStage:
     def logits(self, batch: Batch) -> Tensor:
         """Logits [m, V] at the predicted positions."""
         layout = Layout.of_batch(batch, self.model)
-        states = self.trunk.states(self.embeds(batch), layout)[torch.from_numpy(batch.predict)]
+        states = self.trunk.states(self.embeds(batch), layout)[self.tensor(batch.predict)]
         return functional.linear(states, self.model.lm_head.weight.to(states.dtype)).float()
 
     def train(self) -> None:
@@ -108,7 +113,7 @@ class TrunkStage:
             rng = np.random.default_rng((self.seed, run.step))  # a resumed run draws what it would have drawn
             number = int(rng.choice(len(shares), p=shares / shares.sum()))
             batch = self._draw(self.streams(rng, "train")[number], settings.shapes[number])
-            targets = torch.from_numpy(batch.targets)
+            targets = self.tensor(batch.targets)
             with self.forward_context():
                 logits = self.logits(batch)
                 loss = functional.cross_entropy(logits, targets)
@@ -116,7 +121,7 @@ class TrunkStage:
                 (loss + settings.balance * balance).backward()
             self.optimizer.step(schedule(run.step, settings.steps))
             self._move_biases()
-            scored = torch.from_numpy(batch.is_scored)
+            scored = self.tensor(batch.is_scored)
             right = (logits.argmax(-1) == targets)[scored].float().mean().item()
             values = {"loss": loss.item(), "right": right, "load": self._load(), "examples": len(batch.examples)}
             for name, value in values.items():
@@ -163,7 +168,7 @@ class TrunkStage:
                 batch = self._draw(stream, shape)
                 with self.forward_context():
                     logits = self.logits(batch)
-                right = logits.argmax(-1).numpy() == batch.targets
+                right = logits.argmax(-1).cpu().numpy() == batch.targets
                 wrong = set(batch.example_of[~right & batch.is_scored].tolist())
                 for number, example in enumerate(batch.examples):
                     results[example.task].append(number not in wrong)

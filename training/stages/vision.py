@@ -70,7 +70,8 @@ class VisionStage:
     def __init__(self, tower: VisionTower, folder: Path, settings: VisionSettings, seed: int) -> None:
         torch.manual_seed(seed)
         self.tower, self.settings, self.seed = tower, settings, seed
-        self.heads = VisionHeads(tower.config.out_hidden_size)
+        self.device = tower.patch_embed.proj.weight.device
+        self.heads = VisionHeads(tower.config.out_hidden_size).to(self.device)
         self.sight = Sight(tower)
         named = dict(tower.named_parameters())
         matrices = [p for name, p in named.items() if p.dim() == 2 and name.startswith(("blocks", "merger"))]
@@ -99,7 +100,7 @@ class VisionStage:
             rng = np.random.default_rng((self.seed, run.step))
             words = settings.word_share if run.step >= settings.words_from else 0.0
             patches, grids, labels = draw_batch(rng, "train", settings.batch, words)
-            losses = self.heads.losses(self.sight.rows(patches, grids), labels)
+            losses = self.heads.losses(self.sight.rows(patches, grids), self._moved(labels))
             torch.stack([settings.weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum().backward()
             self.optimizer.step(schedule(run.step, settings.steps))
             shares = {f"right_{name}": share for name, share in self.heads.correct.items() if share == share}
@@ -113,6 +114,9 @@ class VisionStage:
             if not going:
                 return
 
+    def _moved(self, labels: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: label.to(self.device) for name, label in labels.items()}
+
     @torch.no_grad()
     def evaluate(self, word_share: float) -> dict[str, float]:
         """Shares of right labels on held-out pictures."""
@@ -120,7 +124,7 @@ class VisionStage:
         totals: dict[str, list[float]] = defaultdict(list)
         for _ in range(4):
             patches, grids, labels = draw_batch(rng, "held_out", self.settings.batch, word_share)
-            self.heads.losses(self.sight.rows(patches, grids), labels)
+            self.heads.losses(self.sight.rows(patches, grids), self._moved(labels))
             for name, share in self.heads.correct.items():
                 if share == share:
                     totals[name].append(share)
