@@ -16,6 +16,7 @@ from mimo_cli.checkpoint.reader import CheckpointReader
 from mimo_cli.engine.bind import stored_parts
 from mimo_cli.model.attention import Attention
 from mimo_cli.model.binding import Binding
+from mimo_cli.model.moe import Router
 from mimo_cli.offload.dequantized_experts import DequantizedExperts
 from mimo_cli.offload.expert_records import ExpertRecords
 from mimo_cli.offload.expert_store import ExpertStore
@@ -114,14 +115,14 @@ def pack_linears(
 ) -> list[Binding]:
     """Replace the Linear layers of an empty module by PackedLinear, still empty, where their stored weights allow it.
 
-    Its attention gets the kernels as well. Returns the bindings of the changed module. A weight that fills several
-    parameters stays one float matrix.
+    Its attention and routers get the kernels as well. Returns the bindings of the changed module. A weight that fills
+    several parameters stays one float matrix.
     """
     bindings = list(bindings)
     if compute.kernels is None:
         return bindings
     for part in module.modules():
-        if isinstance(part, Attention):
+        if isinstance(part, Attention | Router):
             part.kernels = compute.kernels
     sources = [binding.tensor for binding in bindings]
     return [

@@ -11,14 +11,11 @@ from torch.nn import functional
 from mimo_cli.checkpoint.config import AttentionConfig
 from mimo_cli.kvcache.cache import LayerKV
 from mimo_cli.model.rope import RotaryTable
-from mimo_cli.quant.kernels import Heads, Kernels
+from mimo_cli.quant.kernels import FEW_TOKENS, Heads, Kernels
 from mimo_cli.quant.linear import Linear
 
 QUERY_TILE = 128
 """Queries taken together; measured best on a CPU, and equal to the released window, of which a tile needs two."""
-
-NATIVE_TOKENS = 8
-"""Tokens that the kernels attend to at once, where there are any: a decoded one, or a draft that is verified."""
 
 MAX_MASK = 1 << 24
 """Mask entries (float32) of one tile: 64 MiB. Before many keys a tile has fewer queries."""
@@ -73,7 +70,7 @@ class Attention(nn.Module):
         """Whether the kernels attend: to a few tokens of one sequence. More are faster by torch's matrix products."""
         batch, tokens, _ = hidden_states.shape
         return (
-            (batch == 1 and tokens <= NATIVE_TOKENS and padding_mask is None)
+            (batch == 1 and tokens <= FEW_TOKENS and padding_mask is None)
             and hidden_states.dtype in (torch.float32, torch.bfloat16)
             and not (torch.is_grad_enabled() and hidden_states.requires_grad)
         )

@@ -98,5 +98,5 @@ class TextModel(nn.Module):
         return self.norm(hidden_states)
 
     def logits(self, states: Tensor) -> Tensor:
-        """Apply the head to states after the final norm: [..., H] -> [..., V] float32; the kernels do not round them."""
+        """Apply the head to states after the final norm: [..., H] -> [..., V] float32, not rounded by the kernels."""
         return self.lm_head.float_outputs(states)

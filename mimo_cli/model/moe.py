@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from mimo_cli.checkpoint.config import ModelConfig
 from mimo_cli.quant.experts import ExpertWeights, swiglu_experts
+from mimo_cli.quant.kernels import FEW_TOKENS, Kernels
 from mimo_cli.quant.linear import INIT_STD
 
 
@@ -41,6 +42,7 @@ class Router(nn.Module):
         self.topk_group = config.topk_group
         self.norm_topk_prob = config.norm_topk_prob
         self.routed_scaling_factor = config.routed_scaling_factor
+        self.kernels: Kernels | None = None  # given at loading, where there are any
         self.weight = nn.Parameter(torch.empty(config.n_routed_experts, config.hidden_size, dtype=torch.float32))
         nn.init.normal_(self.weight, std=INIT_STD)
         # A buffer: it only decides, so no gradient reaches it; training balances it by its own rule.
@@ -49,7 +51,7 @@ class Router(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
         """[N, H] -> expert_ids [N, A] int64, best first (ties: the lower id), and expert_weights [N, A] float32."""
-        scores = functional.linear(hidden_states.float(), self.weight).sigmoid()  # [N, E]
+        scores = self._logits(hidden_states.float()).sigmoid()  # [N, E]
         choice = scores + self.e_score_correction_bias
         if self.n_group > 1:
             choice = self._mask_groups(choice)
@@ -59,6 +61,12 @@ class Router(nn.Module):
         if self.norm_topk_prob:
             expert_weights = expert_weights / (expert_weights.sum(-1, keepdim=True) + 1e-20)
         return expert_ids, expert_weights * self.routed_scaling_factor
+
+    def _logits(self, x: Tensor) -> Tensor:
+        needs_gradient = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
+        if self.kernels is None or len(x) > FEW_TOKENS or needs_gradient:
+            return functional.linear(x, self.weight)
+        return self.kernels.float_linear(self.weight, x.contiguous())
 
     def _mask_groups(self, choice: Tensor) -> Tensor:
         """Leave only the experts of the `topk_group` groups with the largest sum of their two best scores."""

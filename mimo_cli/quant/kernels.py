@@ -27,6 +27,10 @@ Precision = Literal["int8", "exact", "bfloat16"]
 bfloat16: rounded to bfloat16 for fp8 and bf16 weights, as a bfloat16 network has them; 16 bits for integer formats."""
 
 _PRECISIONS: dict[Precision, int] = {"int8": 0, "exact": 1, "bfloat16": 2}
+FEW_TOKENS = 8
+"""Tokens for which attention and routers run on the kernels: a decoded one, or a draft that is verified. More are
+faster by torch's matrix products."""
+
 MAX_HEAD_WIDTH = 1024
 """Of one attention head, in `rotate` and `attend`."""
 
@@ -179,6 +183,18 @@ class Kernels:
             *(len(x), x.data_ptr(), out.data_ptr(), _PRECISIONS[precision]),
         )
         self._count(started, len(gate_up) * (up_shape.nbytes + down_shape.nbytes))
+
+    def float_linear(self, weight: Tensor, x: Tensor) -> Tensor:
+        """Return x W^T for a float32 weight [O, I], x float32 [T, I]: a row's sum does not depend on the others."""
+        _expect(weight, torch.float32, (len(weight), x.shape[1]), "weight")
+        _expect(x, torch.float32, tuple(x.shape), "input")
+        y = torch.empty(len(x), len(weight))
+        started = time.perf_counter()
+        self._compute.float_linear(
+            *(weight.data_ptr(), *weight.shape, x.data_ptr(), y.data_ptr(), len(x)),
+        )
+        self._count_seconds(started)
+        return y
 
     def rotate(self, qkv: Tensor, cos: Tensor, sin: Tensor, heads: Heads, value_scale: float) -> RotatedHeads:
         """Split rows of a fused projection, qkv [T, (H + K) D + K Dv] float32 or bfloat16, into heads.

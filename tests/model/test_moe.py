@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from mimo_cli.model.moe import MoE, ResidentExperts, Router
+from tests.support.kernels import kernels, needs_kernels
 from tests.support.text_checkpoint import SEQUENCES, load_text_checkpoint
 from tests.support.tiny_config import randomize, tiny_config
 
@@ -152,3 +153,22 @@ def test_another_expert_or_another_weight_changes_the_result() -> None:
         experts.run(1, x, torch.tensor([[0, 1]]), torch.tensor([[0.6, 0.4]])),
     ]
     assert not any(torch.equal(results[0], other) for other in results[1:])
+
+
+@needs_kernels
+def test_the_kernels_route_like_torch_and_a_token_like_alone() -> None:
+    config = tiny_config()
+    router = Router(config)
+    rows = torch.randn(8, config.hidden_size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        ids, weights = router(rows)
+        router.kernels = kernels()
+        before = kernels().use.seconds
+        native_ids, native_weights = router(rows)
+        assert kernels().use.seconds > before and torch.equal(native_ids, ids)
+        torch.testing.assert_close(native_weights, weights, rtol=1e-6, atol=1e-7)  # sums in another order
+        logits = kernels().float_linear(router.weight, rows)
+        for i in range(8):
+            assert torch.equal(kernels(1).float_linear(router.weight, rows[i : i + 1])[0], logits[i])
+    router(rows)[1].sum().backward()
+    assert router.weight.grad is not None

@@ -119,6 +119,20 @@ void mix_values(const AttendChunk& c) {
     }
 }
 
+// out[r] = rows[r] x for rows of float32 (the router). Four sums, always the same ones.
+void dot_rows(const float* rows, int count, int cols, const float* x, float* out) {
+  for (int r = 0; r < count; r++, rows += cols) {
+    Floats sum[4] = {};
+    int i = 0;
+    for (; i + 4 * kLanes <= cols; i += 4 * kLanes)
+#pragma GCC unroll 4
+      for (int n = 0; n < 4; n++) sum[n] += load_floats(rows + i + n * kLanes) * load_floats(x + i + n * kLanes);
+    float rest = 0;
+    for (; i < cols; i++) rest += rows[i] * x[i];
+    out[r] = sum_lanes((sum[0] + sum[1]) + (sum[2] + sum[3])) + rest;
+  }
+}
+
 void attend_chunk(const AttendChunk& c) {
   c.is_bfloat16 ? score_keys<uint16_t>(c) : score_keys<float>(c);
   weigh(c);

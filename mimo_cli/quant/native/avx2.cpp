@@ -356,7 +356,7 @@ int64_t dots(int64_t count) {
   return (count + kChains - 1) / kChains * kChains * 32;
 }
 
-const Isa kIsa = {"avx2", prepare, rows, attend_chunk, dots};
+const Isa kIsa = {"avx2", prepare, rows, attend_chunk, dot_rows, dots};
 
 }  // namespace
 

@@ -301,7 +301,7 @@ int64_t dots(int64_t count) {
   return (count + kChains - 1) / kChains * kChains * 64;
 }
 
-const Isa kIsa = {"avx512", prepare, rows, attend_chunk, dots};
+const Isa kIsa = {"avx512", prepare, rows, attend_chunk, dot_rows, dots};
 
 }  // namespace
 

@@ -106,6 +106,10 @@ void mimo_attend(mimo_compute* c, int tokens, int heads, int kv_heads, int width
                      factor, sinks, out});
 }
 
+void mimo_float_linear(mimo_compute* c, const float* w, int rows, int cols, const float* x, float* y, int tokens) {
+  c->compute.float_linear(w, rows, cols, x, y, tokens);
+}
+
 int64_t mimo_dot_probe(mimo_compute* c, int64_t count) {
   std::atomic<int64_t> total{0};
   c->compute.pool().run([&](int, int, Barrier&) { total += c->compute.isa().dots(count); });

@@ -20,6 +20,7 @@ void mimo_rotate(const void* qkv, int is_bfloat16, int tokens, int heads, int kv
 void mimo_attend(mimo_compute*, int tokens, int heads, int kv_heads, int width, int value_width, const float* query, const void* keys,
                  const void* values, int64_t key_stride, int64_t value_stride, int is_bfloat16, int offset, int window, float factor,
                  const float* sinks, float* out);
+void mimo_float_linear(mimo_compute*, const float* w, int rows, int cols, const float* x, float* y, int tokens);
 int64_t mimo_dot_probe(mimo_compute*, int64_t count);  // register-only dot products on all threads; returns the multiplications
 uint64_t mimo_read_probe(mimo_compute*, const uint8_t* data, int64_t bytes, int threads);  // plain load of all bytes
 }

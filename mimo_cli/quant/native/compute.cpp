@@ -88,6 +88,13 @@ void Compute::linear(const Matrix& w, const float* x, float* y, int tokens, Prec
   });
 }
 
+void Compute::float_linear(const float* w, int rows, int cols, const float* x, float* y, int tokens) {
+  pool_.run([&](int thread, int threads, Barrier&) {
+    const int from = int(int64_t(rows) * thread / threads), to = int(int64_t(rows) * (thread + 1) / threads);
+    for (int t = 0; t < tokens; t++) isa_->dot_rows(w + size_t(from) * cols, to - from, cols, x + size_t(t) * cols, y + size_t(t) * rows + from);
+  });
+}
+
 void Compute::moe(const std::vector<Expert>& experts, const int32_t* pair_token, const int32_t* pair_expert, const float* pair_weight,
                   int pairs, int tokens, const float* x, float* out, Precision precision) {
   const int count = int(experts.size());

@@ -31,6 +31,9 @@ class Compute {
 
   void attend(const Attention& attention);
 
+  // y [tokens, rows] = x [tokens, cols] W^T with W in float32: routers.
+  void float_linear(const float* w, int rows, int cols, const float* x, float* y, int tokens);
+
  private:
   void size(Activations& a, const Matrix& w, const float* x, size_t count, int tokens, Precision precision);
 

@@ -28,6 +28,7 @@ struct Isa {
   void (*prepare)(const float* x, int cols, int token, const Matrix& weight, Activations* out);
   void (*rows)(const RowsTask& task);
   void (*attend)(const AttendChunk& chunk);
+  void (*dot_rows)(const float* rows, int count, int cols, const float* x, float* out);  // float32 rows times one vector
   // About `count` dot product instructions between registers; returns the multiplications done. What prefill is measured against.
   int64_t (*dots)(int64_t count);
 };

@@ -87,6 +87,11 @@ NB_MODULE(_native, m) {
              mimo_attend(c.get(), tokens, heads, kv_heads, width, value_width, at<const float>(query), at<const void>(keys), at<const void>(values),
                          key_stride, value_stride, is_bfloat16, offset, window, factor, at<const float>(sinks), at<float>(out));
            })
+      .def("float_linear",
+           [](const Compute& c, Address w, int rows, int cols, Address x, Address y, int tokens) {
+             nb::gil_scoped_release release;
+             mimo_float_linear(c.get(), at<const float>(w), rows, cols, at<const float>(x), at<float>(y), tokens);
+           })
       .def("dot_probe", [](const Compute& c, int64_t count) {
         nb::gil_scoped_release release;
         return mimo_dot_probe(c.get(), count);
