@@ -33,7 +33,7 @@ def error_rate_interval(errors: Sequence[int], words: Sequence[int]) -> tuple[fl
     rate = sum(errors) / total
     variance = sum((e - rate * w) ** 2 for e, w in zip(errors, words, strict=True)) / total**2
     if rate >= 1:
-        half = Z95 * math.sqrt(variance)
+        half = Z95 * math.sqrt(max(variance, rate / total))  # few recordings may happen to be alike
         return max(0.0, rate - half), rate + half
     # Few recordings with like rates can look more certain than their words are.
     trials = min(rate * (1 - rate) / variance, total) if variance else total

@@ -49,3 +49,8 @@ def test_no_error_at_all_is_no_certainty() -> None:
 def test_rates_above_one_keep_their_place() -> None:
     low, high = error_rate_interval([10, 14], [5, 5])
     assert low < 2.4 < high
+
+
+def test_one_recording_is_no_certainty_either() -> None:
+    low, high = error_rate_interval([15], [5])
+    assert low < 3 < high
