@@ -71,7 +71,15 @@ class Engine:
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences for the user: what this checkpoint lacks, what had to be assumed to read it, what is slower."""
-        return (*self.contents.notes, *self.reader.notes, *self.compute.notes(self.experts))
+        notes = (*self.contents.notes, *self.reader.notes, *self.compute.notes(self.experts))
+        if self.budget is None or not self.budget.is_below_cycle:
+            return notes
+        held, needed = self.budget.slots, min(self.budget.cycle_slots, self.budget.experts)
+        return (
+            *notes,
+            f"memory holds {held:,} experts, a token needs {needed:,}: most are read from disk every time; "
+            f"--ram {format_bytes(self.budget.fixed_bytes + needed * self.budget.slot_bytes)} would hold them",
+        )
 
     @property
     def losses(self) -> tuple[str, ...]:

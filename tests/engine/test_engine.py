@@ -1,11 +1,14 @@
 """The engine: contexts and their limits, one-shot logits, what closing gives back."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from mimo_cli.engine import engine as engine_module
 from mimo_cli.engine.context import DEFAULT_CONTEXT_TOKENS
 from mimo_cli.errors import CapacityError, UsageError
+from mimo_cli.offload.budget import MemoryBudget
 from tests.support.engines import GOLDEN, golden_engine, golden_ids, load_changed
 
 ENGINE = golden_engine()
@@ -62,3 +65,21 @@ def test_closing_gives_back_experts_and_files() -> None:
         engine.logits([1, 2, 3])
         assert engine.experts.nbytes > 0
     assert engine.experts.nbytes == 0
+
+
+def test_memory_below_the_experts_of_one_token_is_announced() -> None:
+    budget = MemoryBudget(
+        total_bytes=2 * 10**9,
+        process_bytes=0,
+        dense_bytes=10**9,
+        kv_bytes=0,
+        buffer_bytes=0,
+        slot_bytes=10**8,
+        experts=100,
+        step_slots=4,
+        cycle_slots=40,
+    )
+    engine = golden_engine("text")
+    small, enough = replace(engine, budget=budget), replace(engine, budget=replace(budget, total_bytes=5 * 10**9))
+    assert any("holds 10 experts, a token needs 40" in note and "--ram 5 GB" in note for note in small.notes)
+    assert not any("a token needs" in note for note in enough.notes)
