@@ -50,9 +50,10 @@ def test_the_kernels_run_every_step_of_the_slice() -> None:
     run_shape_bench(spec, tiny_compute())
     passes = 2 * (1 + spec.decode_tokens)  # one run to warm up, one measured; the prompt is one pass
     layer_calls = 3 * 2 + 3 + 2  # qkv and o_proj, the dense MLP, two layers of experts
-    fills = 3  # one call fills a layer: that measured alone, and two of the slice
     alone = 2 + spec.moe_layer.rounds * (spec.moe_layer.steps + 1)
-    assert kernels().use.calls - before == passes * (layer_calls + 1) + fills + alone
+    fills = kernels().use.calls - before - passes * (layer_calls + 1) - alone
+    # Three layers are filled, that measured alone and two of the slice; experts are computed as they arrive.
+    assert 3 <= fills <= 3 * spec.config.n_routed_experts
 
 
 @needs_kernels
