@@ -21,13 +21,14 @@ def main() -> None:
     for command in (run, export, status):
         command.add_argument("--out", type=Path, required=True, help="folder of checkpoints and data")
         command.add_argument("--threads", type=int, default=1)
+        command.add_argument("--workers", type=int, default=0, help="processes that draw samples (for a GPU)")
         command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    recipe = Recipe(arguments.out, Settings(), arguments.device)
+    recipe = Recipe(arguments.out, Settings(), arguments.device, arguments.workers)
     if arguments.command == "run":
         for stage in STAGES if arguments.stage == "all" else [arguments.stage]:
-            STAGES[stage](recipe)
+            recipe.run(stage)
     elif arguments.command == "export":
         recipe.export(arguments.folder)
     else:

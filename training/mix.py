@@ -4,16 +4,24 @@ from collections.abc import Callable
 
 import numpy as np
 
+from mimo_cli.chat.media_options import MediaOptions
 from training.data import films, lookup, mixed, pairs, smalltalk, sounds, speech, strings, sums, system, tools, words
 from training.data.sample import Sample, Split
 from training.data.speech_clips import ClipFolder
 from training.drills import drills
-from training.pool import Encoder, Pool, scene_group
+from training.feeder import CHUNK, Feeder
+from training.media import ReadyGroup, ready_group
+from training.pool import Encoder, Fetch, Pool, scene_group
 from training.prompts import Prompter
 from training.sources import Group, Source
 
+USES = {"pairs": 6, "video": 6, "mixed": 6, "sounds": 6}
+"""How often a group is served; those that cost most to draw, oftener."""
+
 STRING_SHARES = {"copy": 0.3, "reverse": 0.3, "sort": 0.12, "count_letters": 0.1, "case": 0.08, "pick": 0.1}
 Maker = Callable[[np.random.Generator, Split], Sample]
+MakeGroup = Callable[[np.random.Generator, Split], list[Sample]]
+MakeReady = Callable[[np.random.Generator, Split], ReadyGroup]
 
 
 def fitting(prompter: Prompter, make: Maker, length: int) -> Source:
@@ -56,22 +64,48 @@ def text_sources(prompter: Prompter, length: int) -> dict[str, Source]:
     return {"drills": drills(prompter), **found}
 
 
-def media_sources(encoder: Encoder, clips: ClipFolder) -> dict[str, Source]:
-    """Sources of samples with pictures or sounds."""
+def media_makers(
+    prompter: Prompter, clips: ClipFolder
+) -> dict[str, Callable[[np.random.Generator, Split], ReadyGroup]]:
+    """What draws groups with media and makes them ready for the towers; needs no tower."""
+    options = MediaOptions.of_checkpoint(prompter.config.processor)
 
-    def alone(make: Maker) -> Callable[[np.random.Generator, Split], list[Sample]]:
+    def alone(make: Maker) -> MakeGroup:
         return lambda rng, split: [make(rng, split)]
 
-    def say(rng: np.random.Generator, split: Split, kind: str | None = None) -> Sample:
-        return speech.make(rng, split, clips, kind=kind)
+    def say(kind: str | None) -> Maker:
+        return lambda rng, split: speech.make(rng, split, clips, kind=kind)
 
-    return {
-        "pictures": Pool(encoder, scene_group),
-        "words": Pool(encoder, alone(words.make)),
-        "pairs": Pool(encoder, alone(pairs.make), uses=6),
-        "spoken words": Pool(encoder, alone(lambda rng, split: say(rng, split, "word"))),
-        "speech": Pool(encoder, alone(say)),
-        "video": Pool(encoder, alone(films.make), uses=6),
-        "mixed": Pool(encoder, alone(mixed.make), uses=6),
-        "sounds": Pool(encoder, alone(sounds.make), uses=6),
+    groups: dict[str, MakeGroup] = {
+        "pictures": scene_group,
+        "words": alone(words.make),
+        "pairs": alone(pairs.make),
+        "spoken words": alone(say("word")),
+        "speech": alone(say(None)),
+        "video": alone(films.make),
+        "mixed": alone(mixed.make),
+        "sounds": alone(sounds.make),
     }
+    return {name: _ready(make, options) for name, make in groups.items()}
+
+
+def _ready(make: MakeGroup, options: MediaOptions) -> MakeReady:
+    return lambda rng, split: ready_group(make(rng, split), options)
+
+
+def media_sources(
+    encoder: Encoder,
+    makers: dict[str, MakeReady],
+    feeder: Feeder | None = None,
+) -> dict[str, Source]:
+    """Sources of samples with media; training samples come from the feeder if there is one."""
+
+    def fetch(name: str) -> Fetch:
+        def draw(rng: np.random.Generator, split: Split) -> list[ReadyGroup]:
+            if feeder is not None and split == "train":
+                return feeder.take(name)
+            return [makers[name](rng, split) for _ in range(CHUNK)]
+
+        return draw
+
+    return {name: Pool(encoder, fetch(name), uses=USES.get(name, 3)) for name in makers}

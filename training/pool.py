@@ -5,24 +5,21 @@ prompts refer to the number. Refilling happens a chunk at a time, because the to
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mimo_cli.chat.media_options import MediaOptions
-from mimo_cli.media.image import preprocess_image
-from mimo_cli.media.mel import log_mel
-from mimo_cli.media.video import preprocess_video
 from mimo_cli.model.audio_tokenizer import AudioTokenizer
-from training.data.sample import Film, Picture, Sample, Sound, Split
+from training.data.sample import Picture, Sample, Split
+from training.media import Ready, ReadyFilm, ReadyGroup, ReadyPicture, ReadySound
 from training.prompts import MediaStub, Prompter
 from training.sight import MAX_PATCHES, Sight, fill_up
 from training.sources import Group, Shelf
-from training.stages.audio import stack_batch, to_model_rate
+from training.stages.audio import stack_batch
 
-MakeGroup = Callable[[np.random.Generator, Split], list[Sample]]
+Fetch = Callable[[np.random.Generator, Split], list[ReadyGroup]]
 CHUNK = 48
 FRAME_PATCHES = 64
 
@@ -32,56 +29,35 @@ class Encoder:
     """The frozen towers and the shelf their results go to."""
 
     prompter: Prompter
-    sight: Sight | None
-    codec: AudioTokenizer | None
+    sight: Sight
+    codec: AudioTokenizer
     shelf: Shelf
-    options: MediaOptions = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.options = MediaOptions.of_checkpoint(self.prompter.config.processor)
 
     @torch.no_grad()
-    def shelve(self, media: list[Picture | Sound | Film]) -> list[MediaStub]:
+    def shelve(self, media: list[Ready]) -> list[MediaStub]:
         """Encode media and put them on the shelf; the stubs stand in the order of the media."""
-        stubs: dict[int, MediaStub] = {}
-        pictures = [i for i, medium in enumerate(media) if isinstance(medium, Picture)]
-        films = [i for i, medium in enumerate(media) if isinstance(medium, Film)]
-        sounds = [i for i, medium in enumerate(media) if isinstance(medium, Sound)]
-        for i, rows in zip(pictures, self._see([media[i].pixels for i in pictures]), strict=True):  # type: ignore[union-attr]
-            stubs[i] = MediaStub(self.shelf.add_rows(rows), "image", len(rows))
-        for i, stub in zip(films, self._watch([media[i] for i in films]), strict=True):  # type: ignore[misc]
-            stubs[i] = stub
-        for i, codes in zip(sounds, self._hear([media[i] for i in sounds]), strict=True):  # type: ignore[misc]
-            stubs[i] = MediaStub(self.shelf.add_codes(codes), "audio", -(-len(codes) // 4))
-        return [stubs[i] for i in range(len(media))]
-
-    def _see(self, pictures: list[np.ndarray]) -> list[Tensor]:
-        """Rows [n, H] of every picture."""
-        patches, grids = [], []
-        for pixels in pictures:
-            values, grid = preprocess_image(pixels, self.options.image)
-            patches.append(values.reshape(len(values), 3, 2, -1)[:, :, 0].reshape(len(values), -1))
-            grids.append((int(grid[0, 1]), int(grid[0, 2])))
-        return self._encode(patches, grids, MAX_PATCHES)
-
-    def _watch(self, films: list[Film]) -> list[MediaStub]:
-        """Put the rows of films on the shelf; the temporal steps of all of them go through the tower together."""
-        patches, grids, times = [], [], []
-        for film in films:
-            values, grid, times_s = preprocess_video(film.frames, film.fps, self.options.video)
-            steps, height, width = grid[0].tolist()
-            patches += np.split(values, steps)
-            grids += [(height, width)] * steps
-            times.append(tuple(times_s[:: self.options.video.pixels.temporal_patch_size].tolist()))
-        rows, stubs = iter(self._encode(patches, grids, FRAME_PATCHES)), []
-        for steps_s in times:
-            mine = torch.cat([next(rows) for _ in steps_s])
-            stubs.append(MediaStub(self.shelf.add_rows(mine), "video", len(mine), steps_s))
+        pictures = [medium for medium in media if isinstance(medium, ReadyPicture)]
+        films = [medium for medium in media if isinstance(medium, ReadyFilm)]
+        sounds = [medium for medium in media if isinstance(medium, ReadySound)]
+        seen = iter(self._encode([p.patches for p in pictures], [p.grid for p in pictures], MAX_PATCHES))
+        steps = [(step, film.grid) for film in films for step in film.steps]
+        watched = iter(self._encode([step for step, _ in steps], [grid for _, grid in steps], FRAME_PATCHES))
+        heard = iter(self._hear([sound.mel for sound in sounds]))
+        stubs = []
+        for medium in media:
+            if isinstance(medium, ReadySound):
+                codes = next(heard)
+                stubs.append(MediaStub(self.shelf.add_codes(codes), "audio", -(-len(codes) // 4)))
+            elif isinstance(medium, ReadyPicture):
+                rows = next(seen)
+                stubs.append(MediaStub(self.shelf.add_rows(rows), "image", len(rows)))
+            else:
+                rows = torch.cat([next(watched) for _ in medium.steps])
+                stubs.append(MediaStub(self.shelf.add_rows(rows), "video", len(rows), medium.times_s))
         return stubs
 
     def _encode(self, patches: list[np.ndarray], grids: list[tuple[int, int]], size: int) -> list[Tensor]:
         """Rows of some frames, through chunks of one size (what is missing is blank)."""
-        assert self.sight is not None
         found: list[Tensor] = []
         for start in range(0, len(patches), CHUNK):
             some, shapes = patches[start : start + CHUNK], grids[start : start + CHUNK]
@@ -91,28 +67,27 @@ class Encoder:
             found += [row[: h * w // 4].clone() for row, (h, w) in zip(rows, shapes, strict=False)]
         return found
 
-    def _hear(self, sounds: list[Sound]) -> list[Tensor]:
+    def _hear(self, mels: list[np.ndarray]) -> list[Tensor]:
         """Codes [K, channels] of every recording; neighbours in length go together."""
-        if not sounds:
-            return []
-        assert self.codec is not None
-        mels = [log_mel(to_model_rate(sound.samples, sound.sample_rate)) for sound in sounds]
-        order = np.argsort([len(mel) for mel in mels])
         found: dict[int, Tensor] = {}
-        for part in np.array_split(order, max(1, len(order) // 16)):
+        order = sorted(range(len(mels)), key=lambda i: len(mels[i]))
+        for part in (order[start : start + 16] for start in range(0, len(order), 16)):
             padded, lengths = stack_batch([mels[i] for i in part])
             with torch.autocast(self.codec.conv1.weight.device.type, torch.bfloat16):
                 features = self.codec.features(padded, lengths).float()
-            for i, row, length in zip(part.tolist(), features, lengths.tolist(), strict=True):
+            for i, row, length in zip(part, features, lengths.tolist(), strict=True):
                 found[i] = self.codec.quantize(row[: -(-length // 4)])
-        return [found[i] for i in range(len(sounds))]
+        return [found[i] for i in range(len(mels))]
 
 
 class Pool:
-    """A source of groups about media: each group is served `uses` times before it is dropped."""
+    """A source of groups about media: each group is served `uses` times before it is dropped.
 
-    def __init__(self, encoder: Encoder, make: MakeGroup, *, size: int = 480, uses: int = 3) -> None:
-        self.encoder, self.make, self.size, self.uses = encoder, make, size, uses
+    `fetch` gives a chunk of groups whose media are ready for the towers.
+    """
+
+    def __init__(self, encoder: Encoder, fetch: Fetch, *, size: int = 480, uses: int = 3) -> None:
+        self.encoder, self.fetch, self.size, self.uses = encoder, fetch, size, uses
         self._entries: dict[Split, list[tuple[Group, list[int], int]]] = {"train": [], "held_out": []}
         self._dropped: list[list[int]] = []
 
@@ -140,17 +115,15 @@ class Pool:
                 self.encoder.shelf.codes.pop(uid, None)
 
     def _refill(self, rng: np.random.Generator, split: Split) -> None:
-        made = [self.make(rng, split) for _ in range(CHUNK)]
-        media = {
-            id(part): part for group in made for sample in group for part in sample.user if not isinstance(part, str)
-        }
-        stubs = dict(zip(media, self.encoder.shelve(list(media.values())), strict=True))
+        made = self.fetch(rng, split)
+        stubs = iter(self.encoder.shelve([medium for group in made for medium in group.media]))
         for group in made:
-            examples, uids = [], []
-            for sample in group:
-                own = [stubs[id(part)] for part in sample.user if not isinstance(part, str)]
-                examples.append(self.encoder.prompter.example(sample, own))
-                uids += [stub.uid for stub in own]
+            mine = [next(stubs) for _ in group.media]
+            examples = [
+                self.encoder.prompter.example(sample, [mine[i] for i in used])
+                for sample, used in zip(group.samples, group.used, strict=True)
+            ]
+            uids = [stub.uid for stub in mine]
             self._entries[split].append((examples, uids, self.uses if split == "train" else 1))
 
 

@@ -5,6 +5,7 @@
                    text   /
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,19 +18,20 @@ from mimo_cli.checkpoint.audio_config import AudioTokenizerConfig
 from training.architecture import audio_tokenizer_config
 from training.data.speech_clips import ClipFolder
 from training.export import Parts, export
+from training.feeder import FedSource, Feeder, Make
 from training.heads import IGNORE
-from training.mix import media_sources, text_sources
+from training.mix import media_makers, media_sources, text_sources
 from training.pool import Encoder
 from training.prompts import Prompter
 from training.rounding import rounded_weights
 from training.run import load_state
-from training.settings import Settings, TrunkSettings
+from training.settings import Rows, Settings, TrunkSettings
 from training.sight import Sight
-from training.sources import Shelf
-from training.stages.audio import AudioStage, finish_codec, start_speech_embeddings
+from training.sources import Shelf, Source
+from training.stages.audio import AudioStage, clip_maker, finish_codec, start_speech_embeddings
 from training.stages.mtp import MtpStage
 from training.stages.trunk import TrunkStage
-from training.stages.vision import VisionStage, draw_batch
+from training.stages.vision import MAKERS, VisionStage, draw_batch
 from training.trunk import Trunk
 from training.words import WordVocabulary
 
@@ -41,6 +43,8 @@ class Recipe:
     out: Path
     settings: Settings
     device: str = "cpu"
+    workers: int = 0  # processes that draw samples
+    _feeder: Feeder | None = None
 
     @cached_property
     def prompter(self) -> Prompter:
@@ -53,6 +57,20 @@ class Recipe:
         codec = AudioTokenizerConfig.from_dict(audio_tokenizer_config())
         return Parts.fresh(self.prompter.config, codec, self.settings.seed).to(self.device)
 
+    def run(self, stage: str) -> None:
+        """Run one of STAGES from its last checkpoint on."""
+        try:
+            STAGES[stage](self)
+        finally:
+            if self._feeder is not None:
+                self._feeder.close()
+
+    def _feed(self, makers: Mapping[str, Make]) -> Feeder | None:
+        """Start the processes that draw samples, if there are to be any."""
+        if self.workers:
+            self._feeder = Feeder(makers, self.workers, self.settings.seed)
+        return self._feeder
+
     @property
     def clips(self) -> Path:
         """Where the spoken clips lie."""
@@ -62,11 +80,13 @@ class Recipe:
         """Train the tower with direct heads."""
         stage = VisionStage(self.parts.vision, self.out / "vision", self.settings.vision, self.settings.seed)
         stage.sight = Sight(self.parts.vision, compiled=self.settings.compiled)
+        stage.feeder = self._feed(MAKERS)
         stage.train()
 
     def audio(self) -> None:
         """Train the codec's encoder, then fit its code books."""
         stage = AudioStage(self.parts.codec, self.clips, self.out / "audio", self.settings.audio, self.settings.seed)
+        stage.feeder = self._feed({"clips": clip_maker(ClipFolder(self.clips))})
         stage.train()
         self.close_codec()
 
@@ -84,7 +104,7 @@ class Recipe:
     def text(self) -> None:
         """Train the trunk on text alone."""
         shapes = self.settings.text.shapes
-        sources = [text_sources(self.prompter, shape.length) for shape in shapes]
+        sources, _ = self._fed([text_sources(self.prompter, shape.length) for shape in shapes], {}, shapes)
         # Large beside what the first layers add: a token must still be told from others in the last ones.
         torch.nn.init.normal_(self.parts.text.embed_tokens.weight, std=self.settings.row_size)
         self._trunk("text", sources, Shelf(), self.settings.text).train()
@@ -114,8 +134,11 @@ class Recipe:
         encoder = Encoder(
             self.prompter, Sight(self.parts.vision, compiled=self.settings.compiled), self.parts.codec, shelf
         )
-        media = media_sources(encoder, ClipFolder(self.clips))
-        sources = [{**text_sources(self.prompter, shape.length), **media} for shape in settings.shapes]
+        makers = media_makers(self.prompter, ClipFolder(self.clips))
+        texts = [text_sources(self.prompter, shape.length) for shape in settings.shapes]
+        texts, feeder = self._fed(texts, makers, settings.shapes)
+        media = media_sources(encoder, makers, feeder)
+        sources = [{**text, **media} for text in texts]
         stage = self._trunk(name, sources, shelf, settings)
         if not (self.out / name / "last.pt").is_file():
             before = load_state(self.out / after)
@@ -123,6 +146,25 @@ class Recipe:
             if after != "text":
                 self.parts.audio.load_state_dict(before["audio"])
         return stage
+
+    def _fed(
+        self, texts: list[dict[str, Source]], makers: dict[str, Any], shapes: Sequence[Rows]
+    ) -> tuple[list[dict[str, Source]], Feeder | None]:
+        """Let `workers` processes draw the samples; without any, everything stays as it is."""
+        if not self.workers:
+            return texts, None  # and every kind may be drawn
+        # Only what is asked for: some kinds have no sample that fits a short row.
+        texts = [
+            {name: text[name] for name in text if name in shape.sources}
+            for text, shape in zip(texts, shapes, strict=True)
+        ]
+        asked = {name for shape in shapes for name in shape.sources}
+        named = {f"{i} {name}": source for i, text in enumerate(texts) for name, source in text.items()}
+        named |= {name: make for name, make in makers.items() if name in asked}
+        feeder = self._feed(named)
+        assert feeder is not None
+        fed = [{name: FedSource(feeder, f"{i} {name}", text[name]) for name in text} for i, text in enumerate(texts)]
+        return fed, feeder  # type: ignore[return-value]
 
     def _trunk(self, name: str, sources: list[dict[str, Any]], shelf: Shelf, settings: Any) -> TrunkStage:
         parts = self.parts

@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 import torch
 
+from mimo_cli.chat.media_options import MediaOptions
 from mimo_cli.media.image import preprocess_image
 from mimo_cli.media.mel import log_mel
 from mimo_cli.media.video import preprocess_video
 from training.data.sample import Film, Picture, Sample, Sound, Split
 from training.export import Parts
+from training.media import ReadyGroup, make_ready, ready_group, to_model_rate
 from training.pool import Encoder, Pool, scene_group
 from training.prompts import Prompter
 from training.sight import Sight
 from training.sources import Shelf
-from training.stages.audio import to_model_rate
 
 
 @pytest.fixture
@@ -28,11 +29,12 @@ def test_rows_of_pictures_and_films_are_the_towers(encoder: Encoder, small_parts
     rng = np.random.default_rng(0)
     picture = Picture(rng.integers(0, 256, (120, 200, 3), np.uint8))
     film = Film(rng.integers(0, 256, (12, 96, 128, 3), np.uint8), 4.0)
-    stubs = encoder.shelve([film, picture])
+    options = MediaOptions.of_checkpoint(encoder.prompter.config.processor)
+    stubs = encoder.shelve([make_ready(film, options), make_ready(picture, options)])
     with torch.no_grad():
-        values, grid = preprocess_image(picture.pixels, encoder.options.image)
+        values, grid = preprocess_image(picture.pixels, options.image)
         seen = small_parts.vision(torch.from_numpy(values), torch.from_numpy(grid))
-        values, grid, times = preprocess_video(film.frames, film.fps, encoder.options.video)
+        values, grid, times = preprocess_video(film.frames, film.fps, options.video)
         watched = small_parts.vision(torch.from_numpy(values), torch.from_numpy(grid))
     for stub, expected in ((stubs[1], seen), (stubs[0], watched)):
         assert stub.rows == len(expected)
@@ -44,7 +46,7 @@ def test_rows_of_pictures_and_films_are_the_towers(encoder: Encoder, small_parts
 def test_codes_of_recordings_do_not_depend_on_their_company(encoder: Encoder, small_parts: Parts) -> None:
     rng = np.random.default_rng(0)
     sounds = [Sound(rng.standard_normal(n).astype(np.float32) * 0.1, 16_000) for n in (9_000, 31_000)]
-    stubs = encoder.shelve(list(sounds))
+    stubs = encoder.shelve([make_ready(sound, MediaOptions()) for sound in sounds])
     for sound, stub in zip(sounds, stubs, strict=True):
         mel = torch.from_numpy(log_mel(to_model_rate(sound.samples, sound.sample_rate)))
         codes = small_parts.codec.codes(mel)
@@ -53,19 +55,26 @@ def test_codes_of_recordings_do_not_depend_on_their_company(encoder: Encoder, sm
         assert (encoder.shelf.codes[stub.uid] == codes)[:, 0].float().mean() > 0.9
 
 
-def test_a_group_is_served_a_few_times_and_replaced(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_is_served_a_few_times_and_replaced(encoder: Encoder) -> None:
     made: list[int] = []
 
-    def make(rng: np.random.Generator, split: Split) -> list[Sample]:
+    def fetch(rng: np.random.Generator, split: Split) -> list[ReadyGroup]:
         made.append(len(made))
-        return [Sample("t", (str(len(made)),), "a")]
+        return [ready_group([Sample("t", (f"{len(made)} {i}",), "a")], MediaOptions()) for i in range(4)]
 
-    monkeypatch.setattr("training.pool.CHUNK", 4)
-    pool = Pool(encoder, make, size=4, uses=2)
+    pool = Pool(encoder, fetch, size=4, uses=2)
     rng = np.random.default_rng(0)
     served = [pool(rng, "train")[0].ids.tobytes() for _ in range(40)]
     assert max(served.count(one) for one in served) == 2
-    assert len(made) >= 20
+    assert len(made) >= 5
+
+
+def test_media_shared_by_samples_are_made_ready_once() -> None:
+    picture, other = (Picture(np.full((96, 96, 3), level, np.uint8)) for level in (0, 255))
+    samples = [Sample("t", (picture, "a"), "b"), Sample("t", ("a", other, picture), "b")]
+    group = ready_group(samples, MediaOptions())
+    assert len(group.media) == 2 and group.used == ((0,), (1, 0))
+    assert [part for part in group.samples[1].user if isinstance(part, str)] == ["a"]
 
 
 def test_questions_of_one_scene_share_its_picture() -> None:

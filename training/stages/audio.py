@@ -4,7 +4,7 @@ The encoder is causal, so a word is known near its end only: the last part of ea
 its label. A linear read-out of the spectrogram keeps loudness and tone in the features as well.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mimo_cli.media.mel import log_mel
-from mimo_cli.media.resample import Resampler
 from mimo_cli.model.audio import AudioEncoder
 from mimo_cli.model.audio_tokenizer import AudioTokenizer
 from training.data.acoustics import augment
+from training.data.sample import Split
 from training.data.speech_clips import STORED_RATE, Clip, ClipFolder
 from training.data.vocabulary import VOCABULARY
+from training.feeder import Feeder
 from training.heads import IGNORE
+from training.media import to_model_rate
 from training.optimizer import Optimizer
 from training.run import Run, schedule
 from training.settings import AudioSettings
@@ -31,13 +33,16 @@ MARKED_SHARE, MARKED_AFTER = 0.4, 2
 EVALUATED_SHARE = 40  # one clip in forty is kept for evaluation
 
 
-def to_model_rate(samples: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Bring a recording to 24 kHz by the package's own resampler."""
-    resampler = Resampler(sample_rate, 24_000)
-    return np.concatenate([resampler.push(samples), resampler.finish()]).astype(np.float32)
+Heard = tuple[np.ndarray, list[tuple[str, float, float]]]
 
 
-def heard(clip: Clip, rng: np.random.Generator, **choices: Any) -> tuple[np.ndarray, list[tuple[str, float, float]]]:
+def clip_maker(clips: ClipFolder) -> Callable[[np.random.Generator, Split], Heard]:
+    """Draws changed clips, those kept for evaluation left out."""
+    usable = [i for i in range(len(clips)) if i % EVALUATED_SHARE]
+    return lambda rng, split: heard(clips[usable[int(rng.integers(len(usable)))]], rng)
+
+
+def heard(clip: Clip, rng: np.random.Generator, **choices: Any) -> Heard:
     """A changed recording of a clip: log-mel rows [T, 128] and (word, start, end in seconds) where ends are known."""
     samples, rate, lead, factor = augment(clip.samples, STORED_RATE, rng, **choices)
     words = []
@@ -69,6 +74,7 @@ def stack_batch(mels: list[np.ndarray]) -> tuple[Tensor, Tensor]:
 class AudioStage:
     """Encoder, word head and read-out, trained together."""
 
+    feeder: Feeder | None = None
     kept = ("codec", "word_head", "read_out", "optimizer")
 
     def __init__(self, codec: AudioTokenizer, clips: Path, folder: Path, settings: AudioSettings, seed: int) -> None:
@@ -97,8 +103,12 @@ class AudioStage:
         for name in self.kept:
             getattr(self, name).load_state_dict(state[name])
 
-    def _batch(self, folder: ClipFolder, numbers: np.ndarray, rng: np.random.Generator, **choices: Any) -> tuple:
-        pairs = [heard(folder[int(number)], rng, **choices) for number in numbers]
+    def _batch(
+        self, folder: ClipFolder, numbers: np.ndarray, rng: np.random.Generator, **choices: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return self._stacked([heard(folder[int(number)], rng, **choices) for number in numbers])
+
+    def _stacked(self, pairs: list[Heard]) -> tuple[Tensor, Tensor, Tensor]:
         mels, lengths = stack_batch([mel[:900] for mel, _ in pairs])
         labels = torch.stack([frame_labels(words, mels.shape[1] // 4) for _, words in pairs])
         return mels, lengths, labels
@@ -140,6 +150,12 @@ class AudioStage:
     def _batches(self, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Batches of clips of like length; changing a recording costs as much as learning from it, so each changed one
         comes three times, at another level each time."""
+        while self.feeder is not None:
+            pairs = [pair for _ in range(self.settings.batch) for pair in self.feeder.take("clips")]
+            pairs.sort(key=lambda pair: len(pair[0]))
+            starts = np.arange(0, len(pairs), self.settings.batch)
+            for start in rng.permutation(starts):
+                yield self._stacked(pairs[start : start + self.settings.batch])
         while True:
             folder = ClipFolder(self.clips)  # more clips may have been made meanwhile
             usable = [i for i in range(len(folder)) if i % EVALUATED_SHARE]

@@ -20,6 +20,7 @@ from training.data.fonts import faces
 from training.data.sample import Split
 from training.data.scenes import draw_scene, paint
 from training.data.words import draw_text, render
+from training.feeder import Feeder
 from training.heads import VisionHeads, unit_labels
 from training.optimizer import Optimizer
 from training.run import Run, schedule
@@ -36,36 +37,57 @@ def still_patches(pixels: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
     return values.reshape(len(values), 3, 2, -1)[:, :, 0].reshape(len(values), -1), (height, width)
 
 
-def draw_example(rng: np.random.Generator, split: Split, word_share: float) -> tuple[np.ndarray, dict]:
-    """A picture and its facts: a scene or a text."""
+Example = tuple[np.ndarray, tuple[int, int], dict[str, Tensor]]
+
+
+def draw_scene_example(rng: np.random.Generator, split: Split) -> Example:
+    """Patches [P, 768] of a scene, its height and width in patches, and its labels."""
     dice = Dice(rng)
-    if dice.chance(word_share):
-        kind = dice.pick(("word", "free", "free", "number", "words"))
-        return render(draw_text(dice, kind), dice.pick(faces(split == "held_out")), dice, large=dice.chance(0.04))
-    count = dice.integer(1, 6) if dice.chance(0.9) else dice.integer(7, 9)
-    scene = draw_scene(dice, split, count)
-    return paint(scene, dice), scene.labels()
+    while True:
+        count = dice.integer(1, 6) if dice.chance(0.9) else dice.integer(7, 9)
+        scene = draw_scene(dice, split, count)
+        patches, grid = still_patches(paint(scene, dice))
+        if len(patches) <= MAX_PATCHES:
+            return patches, grid, unit_labels(scene.labels(), grid[0] // 2, grid[1] // 2)
+
+
+def draw_text_example(rng: np.random.Generator, split: Split) -> Example:
+    """The same of a rendered text."""
+    dice = Dice(rng)
+    while True:
+        text = draw_text(dice, dice.pick(("word", "free", "free", "number", "words")))
+        pixels, facts = render(text, dice.pick(faces(split == "held_out")), dice, large=dice.chance(0.04))
+        patches, grid = still_patches(pixels)
+        if len(patches) <= MAX_PATCHES:
+            return patches, grid, unit_labels(facts, grid[0] // 2, grid[1] // 2)
+
+
+MAKERS = {"scenes": draw_scene_example, "texts": draw_text_example}
+
+
+def stack(examples: list[Example]) -> tuple[Tensor, list[tuple[int, int]], dict[str, Tensor]]:
+    """Patches [N, P, 768], height and width of each picture in patches, labels stacked over N."""
+    labels = [one for _, _, one in examples]
+    stacked = {name: torch.stack([one[name] for one in labels]) for name in labels[0]}
+    return fill_up([patches for patches, _, _ in examples]), [grid for _, grid, _ in examples], stacked
 
 
 def draw_batch(
-    rng: np.random.Generator, split: Split, count: int, word_share: float
+    rng: np.random.Generator, split: Split, count: int, word_share: float, feeder: Feeder | None = None
 ) -> tuple[Tensor, list[tuple[int, int]], dict[str, Tensor]]:
-    """Patches [N, P, 768], height and width of each picture in patches, labels stacked over N."""
-    pictures: list[np.ndarray] = []
-    grids: list[tuple[int, int]] = []
-    labels: list[dict[str, Tensor]] = []
-    while len(pictures) < count:
-        pixels, facts = draw_example(rng, split, word_share)
-        patches, grid = still_patches(pixels)
-        if len(patches) <= MAX_PATCHES:
-            pictures.append(patches)
-            grids.append(grid)
-            labels.append(unit_labels(facts, grid[0] // 2, grid[1] // 2))
-    return fill_up(pictures), grids, {name: torch.stack([one[name] for one in labels]) for name in labels[0]}
+    """A batch of scenes and texts; a feeder, if there is one, gives CHUNK of one kind at a time, cut to `count`."""
+    if feeder is not None:
+        texts = round(count * word_share)
+        chunks = feeder.take("scenes")[: count - texts] + (feeder.take("texts")[:texts] if texts else [])
+        return stack(chunks)
+    kinds = rng.random(count) < word_share
+    return stack([(draw_text_example if kind else draw_scene_example)(rng, split) for kind in kinds])
 
 
 class VisionStage:
     """Tower and heads, trained together."""
+
+    feeder: Feeder | None = None
 
     def __init__(self, tower: VisionTower, folder: Path, settings: VisionSettings, seed: int) -> None:
         torch.manual_seed(seed)
@@ -99,7 +121,7 @@ class VisionStage:
         while True:
             rng = np.random.default_rng((self.seed, run.step))
             words = settings.word_share if run.step >= settings.words_from else 0.0
-            patches, grids, labels = draw_batch(rng, "train", settings.batch, words)
+            patches, grids, labels = draw_batch(rng, "train", settings.batch, words, self.feeder)
             losses = self.heads.losses(self.sight.rows(patches, grids), self._moved(labels))
             torch.stack([settings.weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum().backward()
             self.optimizer.step(schedule(run.step, settings.steps))
