@@ -66,8 +66,7 @@ def overall_help() -> str:
     """Return the help of `mimo` itself."""
     commands = "\n".join(f"  {entry.name:<12}{entry.summary}" for entry in registry.ENTRIES)
     return f"""usage: mimo COMMAND [OPTIONS]
-       mimo "QUESTION"       one answer, then exit (as mimo chat "QUESTION")
-       mimo                  a dialogue
+       mimo ["QUESTION"]     one answer, then exit; a dialogue without it
 
 Run MiMo-V2.5 on this machine: text, images, video and audio in, text out.
 
