@@ -8,7 +8,10 @@
 them through the engine of every command (vocabulary and dense layer cut). In every round the disk's ceiling (plain
 O_DIRECT reads of whole records, the best of several numbers of threads), decoding with misses and decoding the same
 tokens again with everything in memory take turns, because a shared disk changes speed within seconds: only the ratios
-of one run mean something. `--cgroup` enters a memory control group (version 1) of so many bytes. GB are 1e9 bytes.
+of one run mean something. Random routers prefer some experts, so their rows are shuffled before every token: then
+each expert is as likely as any other, and as many are found in memory as there is room for. `step_share` compares a
+step with all it reads, `needed_share` with what it had to read. `--cgroup` enters a memory control group (version 1)
+of so many bytes. GB are 1e9 bytes.
 """
 
 import argparse
@@ -38,6 +41,7 @@ from mimo_cli.engine.random_weights import RandomReader, RandomRecords
 from mimo_cli.media.prompt import Prompt
 from mimo_cli.model.binding import text_bindings
 from mimo_cli.model.decoder import TextModel
+from mimo_cli.model.moe import MoE
 from mimo_cli.offload.budget import parse_ram
 from mimo_cli.offload.counters import OffloadCounters
 from mimo_cli.offload.expert_store import ExpertStore
@@ -146,20 +150,24 @@ def run(folder: Path, args: argparse.Namespace) -> None:
     sequence = engine.start_sequence(4096)
     draw = random.Random(7)
     for _ in range(args.warm):
+        spread_routing(engine, draw)
         sequence.decode(draw.randrange(VOCABULARY))
-    rounds = []
+    rounds: list[dict[str, float]] = []
     for number in range(args.rounds):
         ceiling = {t: probe(folder, layout, t, args.probe_reads) for t in PROBE_THREADS}
-        row = step_round(engine, store, [draw.randrange(VOCABULARY) for _ in range(args.tokens)])
+        row = step_round(engine, store, args.tokens, draw)
         after = {t: probe(folder, layout, t, args.probe_reads) for t in PROBE_THREADS}
         best = max((ceiling[t] + after[t]) / 2 for t in PROBE_THREADS)
         io_s = row["disk_bytes"] / best / 1e9
-        row |= {"round": number, "ceiling_gbps": best, "ceiling_by_threads": ceiling}
+        row |= {"round": number, "ceiling_gbps": best} | {f"ceiling_{t}_threads": rate for t, rate in ceiling.items()}
         row |= {"read_share": row["read_gbps"] / best, "step_share": row["step_s"] / max(io_s, row["compute_s"])}
+        needed_s = (1 - row["resident_share"]) * row["asked_bytes"] / best / 1e9
+        row["needed_share"] = row["step_s"] / max(needed_s, row["compute_s"])
         rounds.append(row)
         print(json.dumps(row), flush=True)
-    names = ("ceiling_gbps", "read_gbps", "read_share", "step_share", "hit_rate", "step_s", "compute_s", "io_share")
-    print(json.dumps({name: round(statistics.median(row[name] for row in rounds), 4) for name in names}))
+    names = "ceiling_gbps read_gbps read_share step_share needed_share hit_rate resident_share right_guesses"
+    names += " step_s compute_s read_s wait_s disk_bytes io_share"
+    print(json.dumps({name: round(statistics.median(row[name] for row in rounds), 4) for name in names.split()}))
     print(json.dumps({"peak": memory_peaks(), "counters": asdict(store.counters)}))
     engine.close()
 
@@ -175,7 +183,12 @@ def memory(folder: Path, args: argparse.Namespace) -> None:
     store.allot(budget.slots_bytes)
     sequence, draw = engine.start_sequence(args.context), random.Random(5)
     reset_peak_rss()
-    rows = {"budget": budget.total_bytes, "dense": loaded, "slots": budget.slots_bytes, "buffers": budget.buffer_bytes}
+    rows: dict[str, float] = {
+        "budget": budget.total_bytes,
+        "dense": loaded,
+        "slots": budget.slots_bytes,
+        "buffers": budget.buffer_bytes,
+    }
     for name, prompt in (("decode", 16), ("prompt", args.context - 64)):
         started = time.perf_counter()
         if name == "decode":
@@ -186,19 +199,30 @@ def memory(folder: Path, args: argparse.Namespace) -> None:
         peaks = memory_peaks()
         rows[f"{name}_s"] = round(time.perf_counter() - started, 2)
         rows |= {f"{name}_{key}": value for key, value in peaks.items()}
-        rows[f"{name}_share"] = round(peaks["rss"] / budget.total_bytes, 4)
+        rows |= {f"{name}_{key}_share": round(value / budget.total_bytes, 4) for key, value in peaks.items()}
     print(json.dumps(rows))
     engine.close()
 
 
-def step_round(engine: Engine, store: ExpertStore, tokens: list[int]) -> dict[str, float]:
-    """Decode some tokens with misses, each also a second time with all of its experts in memory."""
+def spread_routing(engine: Engine, draw: random.Random) -> None:
+    """Shuffle the rows of every router: no expert stays popular."""
+    source = torch.Generator().manual_seed(draw.getrandbits(32))
+    for gate in (layer.mlp.gate for layer in engine.decoder.layers if isinstance(layer.mlp, MoE)):
+        gate.weight.copy_(gate.weight[torch.randperm(len(gate.weight), generator=source)])
+
+
+def step_round(engine: Engine, store: ExpertStore, tokens: int, draw: random.Random) -> dict[str, float]:
+    """Decode some random tokens with misses, each also a second time with all of its experts in memory.
+
+    resident_share is what lay in memory when the token began: `hit_rate` also counts what was read ahead in time.
+    """
     sequence = engine.start_sequence(4096)
     sequence.decode(1)
     spent = OffloadCounters()
-    step_s = compute_s = 0.0
-    io_bytes = 0
-    for token in tokens:
+    step_s = compute_s = io_bytes = 0.0
+    for _ in range(tokens):
+        token = draw.randrange(VOCABULARY)
+        spread_routing(engine, draw)
         before, io_before = store.counters.snapshot(), process_read_bytes()
         started = time.perf_counter()
         sequence.decode(token)
@@ -217,7 +241,9 @@ def step_round(engine: Engine, store: ExpertStore, tokens: list[int]) -> dict[st
                 break
         compute_s += seconds
         store.guess = guess
-    asked = len(tokens) * len(engine.config.moe_layers) * engine.config.num_experts_per_tok
+    asked = tokens * len(engine.config.moe_layers) * engine.config.num_experts_per_tok
+    record_bytes = store.records.record_bytes
+    needed = spent.disk_bytes / record_bytes - (spent.prefetched - spent.used_prefetch)
     return {
         "step_s": step_s,
         "compute_s": compute_s,
@@ -226,6 +252,9 @@ def step_round(engine: Engine, store: ExpertStore, tokens: list[int]) -> dict[st
         "read_s": spent.read_s,
         "wait_s": spent.wait_s,
         "hit_rate": 1 - spent.misses / asked,
+        "resident_share": 1 - needed / asked,
+        "right_guesses": spent.used_prefetch / max(1, spent.prefetched),
+        "asked_bytes": asked * record_bytes,
         "io_share": spent.disk_bytes / io_bytes if io_bytes else 0.0,
     }
 

@@ -3,8 +3,9 @@
 A read that nobody wanted keeps the disk from one that somebody waits for, so more than half of them must be used.
 """
 
-READS_PER_LAYER = 3
-"""Experts read ahead of a layer at most."""
+READS_PER_LAYER = 8
+"""Experts queued ahead of a layer at most. They wait behind all that a step needs; few are begun before the router has
+spoken, and the rest is taken back."""
 
 _TRIAL_READS = 32
 _LEAST_USED = 0.6

@@ -14,8 +14,9 @@ from mimo_cli.offload.policy import SlotPolicy
 from mimo_cli.offload.read_pool import DEFAULT_THREADS, Fetch, FetchState, ReadPool
 from mimo_cli.offload.slot_arena import SlotArena
 
-Fill = Callable[[int, int, Tensor], None]
-"""Reads an expert of a layer into a slot, uint8 [slot bytes]; called by several threads. Raises where that fails."""
+Fill = Callable[[int, int, Tensor, int], None]
+"""Reads one part of an expert of a layer into a slot, uint8 [slot bytes]; called by several threads. Raises where that
+fails."""
 
 _READS_PER_THREAD = 2
 
@@ -24,7 +25,10 @@ _CYCLE_PARTS = 2
 
 
 class ExpertCache:
-    """`slots` slots for experts of `layers`, at most `experts` in each; `step_slots` of a layer are needed at once."""
+    """`slots` slots for experts of `layers`, at most `experts` in each; `step_slots` of a layer are needed at once.
+
+    Each expert is filled in `parts` parts, by several of the `threads`.
+    """
 
     def __init__(
         self,
@@ -35,6 +39,7 @@ class ExpertCache:
         experts: int,
         step_slots: int = 1,
         threads: int = DEFAULT_THREADS,
+        parts: int = 1,
     ) -> None:
         self.counters = OffloadCounters()
         self._experts_total = len(layers) * experts
@@ -44,6 +49,7 @@ class ExpertCache:
         self.record_bytes = record_bytes
         self.step = 0
         self._fill = fill
+        self._parts = parts
         self._arena = SlotArena(self.capacity, record_bytes)
         self._pool = ReadPool(self._work, threads)
         self._window = _READS_PER_THREAD * threads  # a prompt reads so far ahead of what is computed, and no farther
@@ -95,12 +101,10 @@ class ExpertCache:
         self._is_asking = False
 
     def read_ahead(self, layer: int, experts: Sequence[int], limit: int) -> None:
-        """Begin to read up to `limit` experts that a layer will probably need, if nothing else is being read.
+        """Begin to read up to `limit` experts that a layer will probably need, after all that a step waits for.
 
-        Also while a step of few tokens is computed whose experts have all arrived: they keep their slots.
+        Also while a step of few tokens is computed: its experts keep their slots.
         """
-        if not self._pool.is_idle:
-            return
         self._settle()
         wanted = [expert for expert in experts if self.policy.slot(layer, expert) is None][:limit]
         spared = {slot for expert in experts if (slot := self.policy.slot(layer, expert)) is not None} | self._held
@@ -225,18 +229,29 @@ class ExpertCache:
         self.counters.ram_bytes += len(there) * self.record_bytes
         self.counters.misses += len(missing)
         self._cancel_ahead(layer, {experts[place] for place in missing})
+        coming = {place: self._coming_now(layer, experts[place]) for place in missing}
+        spared |= {fetch.slot for fetch in coming.values() if fetch is not None}
         waiting = {}
         for place in missing:
-            fetch = self._coming.get((layer, experts[place]))
-            if fetch is not None:
-                self._use_ahead((layer, experts[place]))
-                self._pool.promote(fetch)
-            else:
+            fetch = coming[place]
+            if fetch is None:
                 slot = self._slot_for(spared, {} if later is None else later)
                 spared.add(slot)
                 fetch = self._begin(layer, experts[place], slot, is_ahead=False)
             waiting[place] = fetch
         return there, waiting
+
+    def _coming_now(self, layer: int, expert: int) -> Fetch | None:
+        """Return the fetch of an expert that is on its way, urgent from now on; None where there is none."""
+        fetch = self._coming.get((layer, expert))
+        if fetch is not None and fetch.is_stopped:  # taken back, but a part was under way
+            self._pool.wait_all([fetch])
+            self._settle()
+            return None
+        if fetch is not None:
+            self._use_ahead((layer, expert))
+            self._pool.promote(fetch)
+        return fetch
 
     def _slot_for(self, spared: set[int], later: dict[int, int]) -> int:
         slot = self._take_slot({*spared, *later.values()})
@@ -273,7 +288,7 @@ class ExpertCache:
             self.counters.wasted_prefetch += 1
 
     def _begin(self, layer: int, expert: int, slot: int, *, is_ahead: bool) -> Fetch:
-        fetch = Fetch(layer, expert, slot, is_ahead)
+        fetch = Fetch(layer, expert, slot, is_ahead, self._parts)
         self._coming[layer, expert] = fetch
         if is_ahead:
             self._unused.add((layer, expert))
@@ -302,7 +317,10 @@ class ExpertCache:
                 self.policy.place(fetch.slot, *key)
             else:
                 self._free.append(fetch.slot)
-                self._unused.discard(key)
+                if key in self._unused:  # a part of it may have been read, for nothing
+                    self._unused.discard(key)
+                    self.counters.wasted_prefetch += fetch.begun > 0
+                    self.counters.prefetched -= fetch.begun == 0
             del self._coming[key]
 
     def _cancel_ahead(self, layer: int, needed: set[int]) -> None:
@@ -310,7 +328,6 @@ class ExpertCache:
         stale = [f for f in self._coming.values() if f.is_ahead and not (f.layer == layer and f.expert in needed)]
         if stale:
             self._pool.cancel(stale)
-            self.counters.prefetched -= sum(fetch.state is FetchState.cancelled for fetch in stale)
             self._settle()
 
     def _stop_reading(self, fetches: Iterable[Fetch] | None = None) -> None:
@@ -330,5 +347,5 @@ class ExpertCache:
         self._free = [s for s in range(self.capacity - 1, -1, -1) if s not in taken and self.policy.holds(s) is None]
         self._is_asking = False
 
-    def _work(self, fetch: Fetch) -> None:
-        self._fill(fetch.layer, fetch.expert, self._arena.slot(fetch.slot))
+    def _work(self, fetch: Fetch, part: int) -> None:
+        self._fill(fetch.layer, fetch.expert, self._arena.slot(fetch.slot), part)

@@ -76,7 +76,8 @@ class ExpertStore:
         """Begin anew with memory for as many experts as fit in so many bytes; before anything was read."""
         self.resident_bytes = resident_bytes
         record_bytes, slots = self.source.records.record_bytes, resident_bytes // self.source.slot_bytes
-        self.cache = ExpertCache(self.source.fill, record_bytes, slots, *self._sizes, self.source.threads)
+        reads = self.source.threads, self.source.parts
+        self.cache = ExpertCache(self.source.fill_part, record_bytes, slots, *self._sizes, *reads)
         if self._usage_file is not None:
             self.cache.policy.remember(load_usage(self._usage_file))
 
@@ -159,9 +160,9 @@ class ExpertStore:
             self.source.close()
 
     def _look_ahead(self, layer: int, hidden_states: Tensor) -> None:
-        """Let the disk work while this layer's experts and the next one's attention are computed."""
+        """Let the disk work when it has read this layer's experts, while they and the next attention are computed."""
         counters = self.cache.counters
-        if self.guess is None or not self.cache.is_idle or self.cache.holds_all:
+        if self.guess is None or self.cache.holds_all:
             return
         if self._ahead.is_on(counters.prefetched, counters.used_prefetch):
             guessed = self.guess(layer, hidden_states)
@@ -191,10 +192,8 @@ class ExpertStore:
         """Compute what is there, then what arrives, each pair into a row of its own; add the rows in order."""
         total = torch.zeros(x.shape)
         rows: Tensor | None = None
-        left = len(experts)
-        for ready in self.cache.arriving(layer, experts, in_order=False):
-            left -= len(ready)
-            if not left and len(x) == 1:
+        for number, ready in enumerate(self.cache.arriving(layer, experts, in_order=False)):
+            if not number and len(x) == 1:  # all reads of this step are queued by now
                 self._look_ahead(layer, x)
             if len(ready) == len(experts):  # the usual step where memory is large: one call, no rows
                 ready.sort()

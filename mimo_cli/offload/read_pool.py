@@ -1,7 +1,9 @@
 """ReadPool: a few threads that fetch experts, those that computation waits for first. The GIL is free while they read.
 
 A Fetch is one expert on its way into a slot. What computation asked for is urgent and goes in the order of asking;
-reading ahead comes after, and can be taken back as long as it has not begun.
+reading ahead comes after, and what of it has not begun can be taken back. All threads read parts of one fetch before
+they go on to the next: experts arrive one by one, so that computing begins early, and little is left when the last is
+there.
 """
 
 import inspect
@@ -27,15 +29,22 @@ class FetchState(Enum):
 
 
 class Fetch:
-    """One expert on its way: layer and expert, the slot's number, the state, and the error where it failed."""
+    """One expert on its way in so many `parts`: layer and expert, the slot's number, the state, the error if it failed.
 
-    __slots__ = ("error", "expert", "is_ahead", "layer", "slot", "state")
+    `begun` parts were given to threads, `running` of them are being read. One that `is_stopped` will be cancelled.
+    """
 
-    def __init__(self, layer: int, expert: int, slot: int, is_ahead: bool = False) -> None:
+    __slots__ = ("begun", "error", "expert", "is_ahead", "is_stopped", "layer", "parts", "running", "slot", "state")
+
+    def __init__(self, layer: int, expert: int, slot: int, is_ahead: bool = False, parts: int = 1) -> None:
         self.layer = layer
         self.expert = expert
         self.slot = slot
         self.is_ahead = is_ahead
+        self.parts = parts
+        self.begun = 0
+        self.running = 0
+        self.is_stopped = False
         self.state = FetchState.queued
         self.error: BaseException | None = None
 
@@ -45,7 +54,8 @@ class Fetch:
         return self.state not in (FetchState.queued, FetchState.reading)
 
 
-Work: TypeAlias = Callable[[Fetch], None]
+Work: TypeAlias = Callable[[Fetch, int], None]
+"""Reads one part of a fetch, 0 to `parts` - 1."""
 
 
 class _Shared:
@@ -67,10 +77,50 @@ class _Shared:
         with self.has_work:
             self.is_closed = True
             for fetch in (*self.urgent, *self.ahead):
-                fetch.state = FetchState.cancelled
-            self.urgent.clear()
-            self.ahead.clear()
+                self.stop(fetch)
             self.has_work.notify_all()
+            self.has_ended.notify_all()
+
+    def next_part(self) -> tuple[Fetch, int]:
+        """Return a part to read; there is one, and the lock is held."""
+        queue = self.urgent or self.ahead
+        fetch, part = queue[0], queue[0].begun
+        fetch.begun += 1
+        fetch.running += 1
+        fetch.state = FetchState.reading
+        if fetch.begun == fetch.parts:
+            queue.popleft()
+        if not self.reading:
+            self.busy_since = time.perf_counter()
+        self.reading += 1
+        return fetch, part
+
+    def end_part(self, fetch: Fetch, error: BaseException | None) -> None:
+        """Note that a part is over, and the fetch if it was the last; the lock is held."""
+        self.reading -= 1
+        if not self.reading:
+            self.busy_s += time.perf_counter() - self.busy_since
+        fetch.running -= 1
+        if error is not None:
+            fetch.error = fetch.error or error
+            self.stop(fetch)
+        if fetch.running or (fetch.begun < fetch.parts and not fetch.is_stopped):
+            return
+        fetch.state = FetchState.done if fetch.error is None else FetchState.failed
+        if fetch.error is None and fetch.is_stopped:
+            fetch.state = FetchState.cancelled
+        self.has_ended.notify_all()
+
+    def stop(self, fetch: Fetch) -> None:
+        """Take back the parts of a fetch that have not begun; the lock is held."""
+        if fetch.is_over or fetch.begun == fetch.parts:
+            return
+        fetch.is_stopped = True
+        for queue in (self.urgent, self.ahead):
+            if fetch in queue:  # or in none, if its submission was interrupted
+                queue.remove(fetch)
+        if not fetch.running and fetch.error is None:
+            fetch.state = FetchState.cancelled
             self.has_ended.notify_all()
 
 
@@ -105,7 +155,7 @@ class ReadPool:
             count = 0
             for fetch in fetches:
                 (self._shared.ahead if fetch.is_ahead else self._shared.urgent).append(fetch)
-                count += 1
+                count += fetch.parts
             self._start(count)
             self._shared.has_work.notify(count)
 
@@ -113,19 +163,15 @@ class ReadPool:
         """Make a fetch urgent that was to be read ahead."""
         with self._shared.has_work:
             fetch.is_ahead = False
-            if fetch.state is FetchState.queued and fetch in self._shared.ahead:
+            if fetch in self._shared.ahead:
                 self._shared.ahead.remove(fetch)
                 self._shared.urgent.append(fetch)
 
     def cancel(self, fetches: Iterable[Fetch]) -> None:
-        """Take back what has not begun."""
+        """Take back what has not begun, also the rest of what has."""
         with self._shared.has_work:
             for fetch in fetches:
-                if fetch.state is FetchState.queued:
-                    fetch.state = FetchState.cancelled
-                    for queue in (self._shared.urgent, self._shared.ahead):
-                        if fetch in queue:  # or in none, if its submission was interrupted
-                            queue.remove(fetch)
+                self._shared.stop(fetch)
 
     def wait_any(self, fetches: Iterable[Fetch]) -> float:
         """Return as soon as one of some fetches is over, with the seconds waited; at once if there is none."""
@@ -147,7 +193,8 @@ class ReadPool:
 
     def _start(self, count: int) -> None:
         shared = self._shared
-        wanted = min(self.threads, shared.reading + len(shared.urgent) + len(shared.ahead), len(self._workers) + count)
+        waiting = sum(fetch.parts - fetch.begun for fetch in (*shared.urgent, *shared.ahead))
+        wanted = min(self.threads, shared.reading + waiting, len(self._workers) + count)
         while len(self._workers) < wanted:
             name = f"mimo-read-{len(self._workers)}"
             self._workers.append(threading.Thread(target=_read, args=(shared,), name=name, daemon=True))
@@ -168,25 +215,17 @@ def _read(shared: _Shared) -> None:
             shared.has_work.wait_for(lambda: shared.is_closed or shared.urgent or shared.ahead)
             if shared.is_closed:
                 return
-            fetch = (shared.urgent or shared.ahead).popleft()
-            fetch.state = FetchState.reading
-            shared.reading += 1
-            if shared.reading == 1:
-                shared.busy_since = time.perf_counter()
-        state = FetchState.failed
+            fetch, part = shared.next_part()
+        error: BaseException | None = None
         try:
             work = shared.work()
-            if work is not None:
-                work(fetch)
-                state = FetchState.done
+            if work is None:
+                raise RuntimeError("the pool of readers is gone")
+            work(fetch, part)
         except BaseException as err:  # whoever waits for it raises it
-            fetch.error = err
+            error = err
         finally:
             work = None
         with shared.has_ended:
-            fetch.state = state
-            shared.reading -= 1
-            if not shared.reading:
-                shared.busy_s += time.perf_counter() - shared.busy_since
-            shared.has_ended.notify_all()
-        del fetch
+            shared.end_part(fetch, error)
+        del fetch, error

@@ -8,12 +8,16 @@ import zlib
 
 from torch import Tensor
 
+from mimo_cli.checkpoint.extent import Extent
 from mimo_cli.errors import CheckpointError
 from mimo_cli.offload.expert_records import ExpertRecords
 from mimo_cli.offload.extent_reader import ExtentReader, IOMode, ReadAt, Scratch, read_bytes
 from mimo_cli.offload.read_pool import DEFAULT_THREADS
 from mimo_cli.offload.record_checks import RecordChecks
 from mimo_cli.quant.buffers import PAGE_BYTES, round_up
+
+PART_BYTES = 4 << 20
+"""A record that is stored as it is kept is read in equal parts of so many bytes at most: enough for a disk's rate."""
 
 
 class RecordSource:
@@ -37,6 +41,9 @@ class RecordSource:
         self._checks = checks
         self._made_bytes = 0
         self._own = threading.local()
+        # Checked records, and those that must be rearranged, are read by one thread each.
+        is_divided = records.is_stored_so and checks is None
+        self.parts = max(1, -(-self.slot_bytes // PART_BYTES)) if is_divided else 1
 
     @property
     def mode(self) -> IOMode:
@@ -57,6 +64,19 @@ class RecordSource:
     def scratch_bytes(self) -> int:
         """Memory that reading takes beside the slots, with all threads at work."""
         return 0 if self.records.is_stored_so else self.threads * (self.records.stored_bytes + 32 * PAGE_BYTES)
+
+    def fill_part(self, layer: int, expert_id: int, slot: Tensor, part: int) -> None:
+        """Bring one of `parts` parts of an expert into a slot, uint8 [slot_bytes]. Raises as `fill`."""
+        if self.parts == 1:
+            return self.fill(layer, expert_id, slot)
+        part_bytes = round_up(-(-self.slot_bytes // self.parts), PAGE_BYTES)
+        try:
+            whole = self.records.extents(layer, expert_id)[0]
+            first = part * part_bytes
+            size = min(part_bytes, whole.size_bytes - first)
+            self._reader.read_record(Extent(whole.path, whole.offset + first, size), slot[first : first + part_bytes])
+        except CheckpointError as err:
+            raise CheckpointError(f"expert {expert_id} of layer {layer}: {err}", hint=err.hint) from err
 
     def fill(self, layer: int, expert_id: int, slot: Tensor) -> None:
         """Bring an expert into a slot, uint8 [slot_bytes]. Raises CheckpointError naming expert, layer and file."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mimo_cli.engine.engine import Engine
 from mimo_cli.engine.load import LoadOptions, load_engine
 from mimo_cli.errors import CheckpointError
-from mimo_cli.offload import extent_reader
+from mimo_cli.offload import extent_reader, record_source
 from mimo_cli.offload.reading import Reading
 from tests.support.engines import GOLDEN, golden_engine, golden_ids
 from tests.support.kernels import needs_kernels
@@ -33,13 +33,22 @@ ACTIONS = st.sampled_from(["run", "run", "run", "ahead", "resize", "fail", "inte
     mode=st.sampled_from(["direct", "buffered"]),
     history=st.lists(st.tuples(ACTIONS, STEPS, st.integers(1, EXPERTS)), min_size=1, max_size=8),
     shorten=st.booleans(),
+    part_bytes=st.sampled_from([4096, 8192, 1 << 22]),
 )
 def test_any_schedule_has_the_same_bits(
-    kind: str, slots: int, threads: int, mode: str, history: list[tuple[str, tuple[int, int], int]], shorten: bool
+    kind: str,
+    slots: int,
+    threads: int,
+    mode: str,
+    history: list[tuple[str, tuple[int, int], int]],
+    shorten: bool,
+    part_bytes: int,
 ) -> None:
     disk = FaultyDisk()
     disk.shorten = random.Random(1) if shorten else None
+    usual_part_bytes, record_source.PART_BYTES = record_source.PART_BYTES, part_bytes
     store = open_store(kind, slots, mode=mode, threads=threads, read_at=disk.read_at)
+    record_source.PART_BYTES = usual_part_bytes
     waits, extent_reader.RETRY_WAITS_S = extent_reader.RETRY_WAITS_S, ()
     try:
         for action, (tokens, seed), number in history:

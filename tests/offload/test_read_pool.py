@@ -16,7 +16,7 @@ class Gate:
         self.open = threading.Event()
         self.done: list[int] = []
 
-    def work(self, fetch: Fetch) -> None:
+    def work(self, fetch: Fetch, part: int) -> None:
         self.open.wait(10)
         if fetch.expert < 0:
             raise OSError("broken")
@@ -93,3 +93,71 @@ def test_no_thread_outlives_its_pool() -> None:
     del dropped, pool, closed
     gc.collect()
     assert readers() == before
+
+
+class Parts:
+    """Work that notes (expert, part); a part of `held` waits to be let through, one of `broken` fails."""
+
+    def __init__(self, held: set[tuple[int, int]], broken: set[tuple[int, int]] | None = None) -> None:
+        self.open = threading.Event()
+        self.held, self.broken = held, broken or set()
+        self.seen: list[tuple[int, int]] = []
+
+    def work(self, fetch: Fetch, part: int) -> None:
+        self.seen.append((fetch.expert, part))
+        if (fetch.expert, part) in self.held:
+            self.open.wait(10)
+        if (fetch.expert, part) in self.broken:
+            self.wait_until_seen(*self.held)
+            raise OSError("broken")
+
+    def wait_until_seen(self, *parts: tuple[int, int]) -> None:
+        until = time.monotonic() + 10
+        while not set(parts) <= set(self.seen) and time.monotonic() < until:
+            time.sleep(0.001)
+
+
+def test_threads_share_the_parts_of_one_fetch_before_the_next() -> None:
+    parts = Parts({(0, 0), (0, 1)})
+    pool = ReadPool(parts.work, 2)
+    fetches = [Fetch(0, number, number, parts=2) for number in range(3)]
+    pool.submit(fetches)
+    parts.wait_until_seen((0, 0), (0, 1))
+    assert sorted(parts.seen) == [(0, 0), (0, 1)] and fetches[0].state is FetchState.reading
+    parts.open.set()
+    pool.wait_all(fetches)
+    assert sorted(parts.seen) == [(expert, part) for expert in range(3) for part in range(2)]
+    assert all(fetch.state is FetchState.done for fetch in fetches)
+    pool.close()
+
+
+def test_the_rest_of_a_fetch_can_be_taken_back() -> None:
+    parts = Parts({(0, 0)})
+    pool = ReadPool(parts.work, 1)
+    stopped, other = Fetch(0, 0, 0, True, parts=4), Fetch(0, 1, 1, parts=2)
+    pool.submit([stopped])
+    parts.wait_until_seen((0, 0))
+    pool.submit([other])
+    pool.cancel([stopped])
+    assert not stopped.is_over  # its first part is under way
+    parts.open.set()
+    pool.wait_all([stopped, other])
+    assert stopped.state is FetchState.cancelled and other.state is FetchState.done
+    assert parts.seen == [(0, 0), (1, 0), (1, 1)] and not stopped.running
+    pool.close()
+
+
+def test_a_fetch_is_over_only_when_no_part_of_it_is_being_read() -> None:
+    parts = Parts({(0, 1)}, broken={(0, 0)})
+    pool = ReadPool(parts.work, 2)
+    fetch = Fetch(0, 0, 0, parts=3)
+    pool.submit([fetch])
+    parts.wait_until_seen((0, 0), (0, 1))
+    until = time.monotonic() + 10
+    while fetch.error is None and time.monotonic() < until:
+        time.sleep(0.001)
+    assert fetch.error is not None and not fetch.is_over  # the slot is still being written
+    parts.open.set()
+    pool.wait_all([fetch])
+    assert fetch.state is FetchState.failed and (0, 2) not in parts.seen and pool.is_idle
+    pool.close()
