@@ -16,7 +16,10 @@ from mimo_cli.checkpoint.reader import CheckpointReader
 from mimo_cli.engine.bind import stored_parts
 from mimo_cli.model.attention import Attention
 from mimo_cli.model.binding import Binding
+from mimo_cli.model.decoder import DecoderLayer
 from mimo_cli.model.moe import Router
+from mimo_cli.model.native_attention import NativeAttention
+from mimo_cli.model.norm import RMSNorm
 from mimo_cli.offload.dequantized_experts import DequantizedExperts
 from mimo_cli.offload.expert_records import ExpertRecords
 from mimo_cli.offload.expert_store import ExpertStore
@@ -115,20 +118,25 @@ def pack_linears(
 ) -> list[Binding]:
     """Replace the Linear layers of an empty module by PackedLinear, still empty, where their stored weights allow it.
 
-    Its attention and routers get the kernels as well. Returns the bindings of the changed module. A weight that fills
-    several parameters stays one float matrix.
+    Its attention, norms and routers get the kernels as well. Returns the bindings of the changed module. A weight that
+    fills several parameters stays one float matrix.
     """
     bindings = list(bindings)
     if compute.kernels is None:
         return bindings
     for part in module.modules():
-        if isinstance(part, Attention | Router):
+        if isinstance(part, Attention | Router | RMSNorm):
             part.kernels = compute.kernels
     sources = [binding.tensor for binding in bindings]
-    return [
+    packed = [
         _packed(module, binding, reader, compute, compute.kernels) if sources.count(binding.tensor) == 1 else binding
         for binding in bindings
     ]
+    for layer in [part for part in module.modules() if isinstance(part, DecoderLayer)]:
+        if NativeAttention.fits(layer.self_attn):
+            norms = layer.input_layernorm, layer.post_attention_layernorm
+            layer.native = NativeAttention(compute.kernels, norms[0], layer.self_attn, norms[1])
+    return packed
 
 
 def _packed(

@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -88,14 +89,15 @@ class Sampler:
         Raises MimoError where a logit is not a finite number.
         """
         scores = logits.detach().to("cpu", torch.float32, copy=True)
-        if not torch.isfinite(scores).all():
+        # By numpy: torch would wake threads, for longer than this takes.
+        if not np.isfinite(scores.numpy()).all():
             raise MimoError(
                 "the network's output is not finite (NaN or infinity among the logits)",
                 hint="check the weights with `mimo inspect`; try --dtype float32",
             )
         scores[self._banned] = -math.inf
         self._penalize(scores)
-        token = int(scores.argmax()) if self.params.is_greedy else self._draw(scores)
+        token = int(scores.numpy().argmax()) if self.params.is_greedy else self._draw(scores)
         self.observe((token,))
         return token
 

@@ -51,13 +51,16 @@ class StepMeter:
 
     def __enter__(self) -> "StepMeter":
         for i, layer in enumerate(self._layers):
-            attention, feed_forward = layer.self_attn, layer.mlp
+            feed_forward = layer.mlp
             self._handles += [
                 layer.register_forward_pre_hook(lambda *_: self._started.append(time.perf_counter())),
                 layer.register_forward_hook(lambda *_, i=i: self._end_layer(i)),
-                attention.register_forward_pre_hook(lambda *_: self._started.append(self._outside_kernels())),
-                attention.register_forward_hook(lambda *_: self._end_attention()),
             ]
+            for attention in filter(None, (layer.self_attn, layer.native)):  # one of them runs
+                self._handles += [
+                    attention.register_forward_pre_hook(lambda *_: self._started.append(self._outside_kernels())),
+                    attention.register_forward_hook(lambda *_: self._end_attention()),
+                ]
             if isinstance(feed_forward, MoE):
                 chosen = self.chosen.setdefault(i, Counter())
                 hook = feed_forward.gate.register_forward_hook(lambda _m, _i, out, to=chosen: _count(out, to))

@@ -25,6 +25,10 @@ class LayerKV(Protocol):
         """Store positions `start` onwards; return keys, values and the position of the first key returned."""
         ...
 
+    def reserve(self, start: int, tokens: int, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
+        """Return keys and values as `update` does, the new places unwritten; None where only `update` can."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class KVSnapshot:

@@ -39,6 +39,17 @@ class FullKV:
         self._slots.write(keys, values, start)
         return *self._slots.read(0, end), 0
 
+    def reserve(self, start: int, tokens: int, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
+        """Do what `update` does but leave the new places to be written by the caller: what the last of them may see.
+
+        None, and nothing done, where the cache must allocate or move first, or has another dtype: `update` does that.
+        """
+        end = start + tokens
+        if self._slots is None or dtype != self.dtype or start > self._slots.end or end > self._slots.capacity_end:
+            return None
+        self._slots.end = end
+        return self._slots.read(0, end)
+
     def holds(self, length: int) -> bool:
         """Tell whether positions up to `length` have been stored (rolling back is always possible)."""
         return length <= (self._slots.end if self._slots else 0)

@@ -70,6 +70,17 @@ class SlidingKV:
         self._buffers = (held,)
         return *held.read(visible, end), visible
 
+    def reserve(self, start: int, tokens: int, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
+        """Do what `update` does but leave the new places to be written by the caller: what they may see.
+
+        None, and nothing done, where the cache must allocate or move first, or has another dtype: `update` does that.
+        """
+        held, end = self._find(start) if start else None, start + tokens
+        if held is None or dtype != self.dtype or end > held.capacity_end:
+            return None
+        held.end, self._buffers = end, (held,)
+        return held.read(max(0, start - self.window), end)
+
     def holds(self, length: int) -> bool:
         """Tell whether the window before position `length` is still here."""
         return length == 0 or self._find(length) is not None

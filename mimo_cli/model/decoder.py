@@ -16,6 +16,7 @@ from mimo_cli.kvcache.cache import KVCache, LayerKV
 from mimo_cli.model.attention import Attention
 from mimo_cli.model.mlp import MLP
 from mimo_cli.model.moe import ExpertSource, MoE
+from mimo_cli.model.native_attention import NativeAttention
 from mimo_cli.model.norm import RMSNorm
 from mimo_cli.model.rope import RotaryTable
 from mimo_cli.quant.linear import INIT_STD, Linear
@@ -30,6 +31,7 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = RMSNorm(hidden, eps, dtype)
         self.self_attn = Attention(hidden, config.attention(layer), config.attention_value_scale, dtype)
         self.post_attention_layernorm = RMSNorm(hidden, eps, dtype)
+        self.native: NativeAttention | None = None  # given at loading, where the kernels read the projections
         self.is_moe = config.is_moe(layer)
         self.mlp = MoE(config, layer, experts) if self.is_moe else MLP(hidden, config.intermediate_size, dtype)
 
@@ -42,9 +44,13 @@ class DecoderLayer(nn.Module):
         padding_mask: Tensor | None = None,
     ) -> Tensor:
         """[B, T, H] -> [B, T, H]; the arguments are those of Attention."""
-        normed = self.input_layernorm(hidden_states)
-        hidden_states = hidden_states + self.self_attn(normed, rotary, cache, start, padding_mask)
-        normed = self.post_attention_layernorm(hidden_states)
+        room = self.native.room(hidden_states, cache, start) if self.native is not None else None
+        if self.native is not None and room is not None:
+            hidden_states, normed = self.native(hidden_states, rotary, room)
+        else:
+            normed = self.input_layernorm(hidden_states)
+            hidden_states = hidden_states + self.self_attn(normed, rotary, cache, start, padding_mask)
+            normed = self.post_attention_layernorm(hidden_states)
         return hidden_states + (self.mlp(normed, padding_mask) if self.is_moe else self.mlp(normed))
 
 

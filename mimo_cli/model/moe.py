@@ -51,7 +51,11 @@ class Router(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
         """[N, H] -> expert_ids [N, A] int64, best first (ties: the lower id), and expert_weights [N, A] float32."""
-        scores = self._logits(hidden_states.float()).sigmoid()  # [N, E]
+        if self.kernels and self._is_native(hidden_states):
+            x, bias, active = hidden_states.contiguous(), self.e_score_correction_bias, self.num_experts_per_tok
+            normalizes, factor = self.norm_topk_prob, self.routed_scaling_factor
+            return self.kernels.route(x, self.weight, bias, active, normalizes=normalizes, factor=factor)
+        scores = functional.linear(hidden_states.float(), self.weight).sigmoid()  # [N, E]
         choice = scores + self.e_score_correction_bias
         if self.n_group > 1:
             choice = self._mask_groups(choice)
@@ -62,11 +66,13 @@ class Router(nn.Module):
             expert_weights = expert_weights / (expert_weights.sum(-1, keepdim=True) + 1e-20)
         return expert_ids, expert_weights * self.routed_scaling_factor
 
-    def _logits(self, x: Tensor) -> Tensor:
-        needs_gradient = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
-        if self.kernels is None or len(x) > FEW_TOKENS or needs_gradient:
-            return functional.linear(x, self.weight)
-        return self.kernels.float_linear(self.weight, x.contiguous())
+    def _is_native(self, x: Tensor) -> bool:
+        """Whether the kernels choose: for a few rows, without groups of experts and without gradients."""
+        return (
+            (0 < len(x) <= FEW_TOKENS and self.n_group == 1)
+            and x.dtype in (torch.float32, torch.bfloat16)
+            and not (torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad))
+        )
 
     def _mask_groups(self, choice: Tensor) -> Tensor:
         """Leave only the experts of the `topk_group` groups with the largest sum of their two best scores."""

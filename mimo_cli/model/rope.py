@@ -4,12 +4,21 @@ Letters: B batch, T tokens, H heads, D head dim, R rotary dims (64 of 192 in the
 Source: text specification 4.3; there is no position-dependent scaling in this family.
 """
 
+import functools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mimo_cli.checkpoint.config import AttentionConfig
+
+
+@functools.lru_cache(maxsize=16)
+def _frequencies(rotary_dim: int, theta: float, device: torch.device) -> Tensor:
+    """Return the angle per position, [R/2] float32. Kept: a decoded token would spend long on them."""
+    with torch.inference_mode(False):  # also a later training pass reads it
+        half = torch.arange(0, rotary_dim, 2, dtype=torch.float32, device=device)
+        return 1.0 / theta ** (half / rotary_dim)
 
 
 @dataclass(frozen=True)
@@ -22,8 +31,7 @@ class RotaryTable:
     @classmethod
     def at(cls, positions: Tensor, attention: AttentionConfig) -> "RotaryTable":
         """Compute the table for positions [B, T] or [T]: angle p * theta^(-2j/R), all in float32."""
-        half = torch.arange(0, attention.rotary_dim, 2, dtype=torch.float32, device=positions.device)
-        inv_freq = 1.0 / attention.rope_theta ** (half / attention.rotary_dim)  # [R/2]
+        inv_freq = _frequencies(attention.rotary_dim, attention.rope_theta, positions.device)
         angles = positions.float()[..., None, None] * inv_freq  # [..., T, 1, R/2]
         return cls(angles.cos(), angles.sin())
 

@@ -68,9 +68,24 @@ class RotatedHeads(NamedTuple):
     values: Tensor
 
 
+class Product(NamedTuple):
+    """A packed matrix to multiply with: data uint8 [shape.nbytes], and the precision of the activations."""
+
+    shape: PackedShape
+    data: Tensor
+    precision: Precision
+
+
+class Norm(NamedTuple):
+    """An RMSNorm: weight [H], of the dtype of the rows."""
+
+    weight: Tensor
+    eps: float
+
+
 class KernelUse(NamedTuple):
     """Uses of the kernels since the start: products with weights, bytes of weights and scales these read, and seconds
-    inside all kernels, attention among them."""
+    inside all kernels, attention and norms among them."""
 
     calls: int = 0
     seconds: float = 0.0
@@ -139,7 +154,8 @@ class Kernels:
 
     def linear(self, shape: PackedShape, data: Tensor, x: Tensor, precision: Precision) -> Tensor:
         """Return x W^T: x float32 [T, I] -> float32 [T, O]."""
-        _expect(data, torch.uint8, (shape.nbytes,), "packed stream")
+        weight_bytes = shape.nbytes
+        _expect(data, torch.uint8, (weight_bytes,), "packed stream")
         x = x.contiguous()
         _expect(x, torch.float32, (len(x), shape.cols), "input")
         y = torch.empty(len(x), shape.rows)
@@ -148,7 +164,22 @@ class Kernels:
             self._compute.linear(
                 *_shape(shape), data.data_ptr(), x.data_ptr(), y.data_ptr(), len(x), _PRECISIONS[precision]
             )
-            self._count(started, shape.nbytes)
+            self._count(started, weight_bytes)
+        return y
+
+    def linear_cells(self, product: Product, x: Tensor) -> Tensor:
+        """Return x W^T for a few rows [T, I] of float32 or bfloat16, rounded to that dtype: [T, O]."""
+        shape, data, precision = product
+        tokens, weight_bytes = len(x), shape.nbytes
+        _expect(data, torch.uint8, (weight_bytes,), "packed stream")
+        _expect(x, _float_dtype(x), (tokens, shape.cols), "input")
+        y = torch.empty(tokens, shape.rows, dtype=x.dtype)
+        started = time.perf_counter()
+        self._compute.linear_cells(
+            *(*_shape(shape), data.data_ptr(), x.data_ptr(), x.dtype == torch.bfloat16, y.data_ptr(), tokens),
+            _PRECISIONS[precision],
+        )
+        self._count(started, weight_bytes)
         return y
 
     def moe(
@@ -175,6 +206,7 @@ class Kernels:
             return
         down_shape = PackedShape(up_shape.format, up_shape.group, up_shape.cols, up_shape.rows)
         addresses = torch.tensor([*gate_up, *down], dtype=torch.int64)
+        weight_bytes = len(gate_up) * (up_shape.nbytes + down_shape.nbytes)
         started = time.perf_counter()
         self._compute.moe(
             *(FORMATS.index(up_shape.format), up_shape.group, up_shape.cols, up_shape.rows),
@@ -182,19 +214,7 @@ class Kernels:
             *(pairs.tokens.data_ptr(), pairs.places.data_ptr(), pairs.weights.data_ptr(), len(pairs.tokens)),
             *(len(x), x.data_ptr(), out.data_ptr(), _PRECISIONS[precision]),
         )
-        self._count(started, len(gate_up) * (up_shape.nbytes + down_shape.nbytes))
-
-    def float_linear(self, weight: Tensor, x: Tensor) -> Tensor:
-        """Return x W^T for a float32 weight [O, I], x float32 [T, I]: a row's sum does not depend on the others."""
-        _expect(weight, torch.float32, (len(weight), x.shape[1]), "weight")
-        _expect(x, torch.float32, tuple(x.shape), "input")
-        y = torch.empty(len(x), len(weight))
-        started = time.perf_counter()
-        self._compute.float_linear(
-            *(weight.data_ptr(), *weight.shape, x.data_ptr(), y.data_ptr(), len(x)),
-        )
-        self._count_seconds(started)
-        return y
+        self._count(started, weight_bytes)
 
     def rotate(self, qkv: Tensor, cos: Tensor, sin: Tensor, heads: Heads, value_scale: float) -> RotatedHeads:
         """Split rows of a fused projection, qkv [T, (H + K) D + K Dv] float32 or bfloat16, into heads.
@@ -205,10 +225,7 @@ class Kernels:
         tokens = len(qkv)
         _expect(qkv, _float_dtype(qkv), (tokens, heads.columns), "fused projection")
         half = cos.numel() // tokens
-        if max(heads.width, heads.value_width) > MAX_HEAD_WIDTH or 2 * half > heads.width or cos.shape != sin.shape:
-            raise ValueError(
-                f"heads of {heads.width} and {heads.value_width} with {2 * half} rotated are not implemented"
-            )
+        _expect_turns(cos, sin, half, heads)
         query = torch.empty(tokens, heads.queries, heads.width)
         keys = torch.empty(heads.kv_heads, tokens, heads.width, dtype=qkv.dtype)
         values = torch.empty(heads.kv_heads, tokens, heads.value_width, dtype=qkv.dtype)
@@ -218,7 +235,7 @@ class Kernels:
             *(qkv.data_ptr(), qkv.dtype == torch.bfloat16, tokens, *heads, half, cos.data_ptr(), sin.data_ptr()),
             *(value_scale, query.data_ptr(), keys.data_ptr(), values.data_ptr()),
         )
-        self._count_seconds(started)
+        self._count(started)
         return RotatedHeads(query, keys, values)
 
     def attend(
@@ -230,34 +247,111 @@ class Kernels:
         `offset + t`. Everything is computed in float32. What a query gets does not depend on the other queries, on the
         threads, or on where in memory its keys stand. window and sinks [H] are those of model.attention.attend.
         """
-        tokens, count, width = query.shape
-        heads = Heads(count, keys.shape[0], width, values.shape[-1])
-        _expect(query, torch.float32, (tokens, count, width), "query")
-        for name, stored in (("keys", keys), ("values", values)):
-            if stored.dtype != _float_dtype(keys) or stored.stride()[1:] != (stored.shape[2], 1):
-                raise ValueError(f"{name} must be float32 or bfloat16 with rows one behind the other")
-        if width > MAX_HEAD_WIDTH or count % heads.kv_heads or offset + tokens > min(keys.shape[1], values.shape[1]):
-            raise ValueError(f"{tokens} queries at key {offset} do not fit {list(keys.shape)} keys")
-        logits = None if sinks is None else sinks.detach().float().contiguous()
-        if logits is not None:
-            _expect(logits, torch.float32, (count,), "sinks")
-        out = torch.empty(tokens, count, heads.value_width)
+        heads = Heads(query.shape[1], keys.shape[0], query.shape[2], values.shape[-1])
+        _expect(query, torch.float32, (len(query), heads.queries, heads.width), "query")
+        _expect_seen(keys, values, heads, offset, len(query))
+        logits = _sink_logits(sinks, heads.queries)
+        out = torch.empty(len(query), heads.queries, heads.value_width)
         started = time.perf_counter()
         self._compute.attend(
-            *(tokens, *heads, query.data_ptr(), keys.data_ptr(), values.data_ptr(), keys.stride(0), values.stride(0)),
-            *(keys.dtype == torch.bfloat16, offset, -1 if window is None else window, width**-0.5),
+            *(len(query), *heads, query.data_ptr(), keys.data_ptr(), values.data_ptr()),
+            *(keys.stride(0), values.stride(0)),
+            *(keys.dtype == torch.bfloat16, offset, -1 if window is None else window, heads.width**-0.5),
             *(0 if logits is None else logits.data_ptr(), out.data_ptr()),
         )
-        self._count_seconds(started)
+        self._count(started)
         return out
 
-    def _count(self, started: float, weight_bytes: int) -> None:
-        self._count_seconds(started)
-        calls, seconds, read_bytes = self.use
-        self.use = KernelUse(calls + 1, seconds, read_bytes + weight_bytes)
+    def norm(self, x: Tensor, norm: Norm) -> Tensor:
+        """Return x / rms(x) rounded, times the weight, for a few rows [T, H] of float32 or bfloat16."""
+        tokens, size = x.shape
+        _expect(x, _float_dtype(x), (tokens, size), "rows")
+        _expect(norm.weight, x.dtype, (size,), "norm")
+        out = torch.empty_like(x)
+        started = time.perf_counter()
+        self._compute.norm(
+            *(x.data_ptr(), x.dtype == torch.bfloat16, tokens, size, norm.weight.data_ptr(), norm.eps, out.data_ptr())
+        )
+        self._count(started)
+        return out
 
-    def _count_seconds(self, started: float) -> None:
-        self.use = self.use._replace(seconds=self.use.seconds + time.perf_counter() - started)
+    def attention_block(
+        self,
+        x: Tensor,
+        norms: tuple[Norm, Norm],
+        products: tuple[Product, Product],
+        rotary: tuple[Tensor, Tensor],
+        heads: Heads,
+        value_scale: float,
+        seen: tuple[Tensor, Tensor],
+        *,
+        window: int | None,
+        sinks: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Do norm, fused projection, `rotate`, `attend`, output projection, the sum with x and its norm in one call.
+
+        x [T, hidden]; rotary: cos and sin of T * R/2 elements; seen: keys [K, S, D] and values [K, S, Dv] of the dtype
+        of x, whose last T places are written. Returns the sum and its norm, bit for bit what the calls give one after
+        the other.
+        """
+        (tokens, hidden), (qkv, output), (cos, sin), (keys, values) = x.shape, products, rotary, seen
+        half, offset = cos.numel() // tokens, keys.shape[1] - tokens
+        qkv_bytes, output_bytes, logits = qkv.shape.nbytes, output.shape.nbytes, _sink_logits(sinks, heads.queries)
+        _expect(x, _float_dtype(x), (tokens, hidden), "rows")
+        for norm, product, weight_bytes in zip(norms, products, (qkv_bytes, output_bytes), strict=True):
+            _expect(norm.weight, x.dtype, (hidden,), "norm")
+            _expect(product.data, torch.uint8, (weight_bytes,), "packed stream")
+        if (qkv.shape.rows, qkv.shape.cols) != (heads.columns, hidden):
+            raise ValueError(f"a projection of {qkv.shape} does not make {heads}")
+        if (output.shape.rows, output.shape.cols) != (hidden, heads.queries * heads.value_width):
+            raise ValueError(f"a projection of {output.shape} does not take {heads}")
+        _expect_turns(cos, sin, half, heads)
+        _expect_seen(keys, values, heads, offset, tokens)
+        if keys.dtype != x.dtype:
+            raise ValueError(f"rows of {x.dtype} are not written among keys of {keys.dtype}")
+        total, normed = torch.empty_like(x), torch.empty_like(x)
+        started = time.perf_counter()
+        self._compute.attention_block(
+            *(x.data_ptr(), x.dtype == torch.bfloat16, tokens, hidden),
+            *(norms[0].weight.data_ptr(), norms[1].weight.data_ptr(), norms[0].eps, norms[1].eps),
+            *_product(qkv),
+            *_product(output),
+            *(*heads, half, cos.data_ptr(), sin.data_ptr(), value_scale),
+            *(keys.data_ptr(), values.data_ptr(), keys.stride(0), values.stride(0)),
+            *(offset, -1 if window is None else window, heads.width**-0.5),
+            *(0 if logits is None else logits.data_ptr(), total.data_ptr(), normed.data_ptr()),
+        )
+        self._count(started, qkv_bytes + output_bytes, products=2)
+        return total, normed
+
+    def route(
+        self, x: Tensor, weight: Tensor, bias: Tensor, active: int, *, normalizes: bool, factor: float
+    ) -> tuple[Tensor, Tensor]:
+        """Choose experts for a few rows [T, H] of float32 or bfloat16: ids int64 [T, A], best first, and their weights.
+
+        weight float32 [E, H]; bias float32 [E] takes part in the choice alone. A row depends on no other.
+        """
+        tokens, hidden = x.shape
+        experts = len(weight)
+        _expect(x, _float_dtype(x), (tokens, hidden), "rows")
+        _expect(weight, torch.float32, (experts, hidden), "weight")
+        _expect(bias, torch.float32, (experts,), "bias")
+        if not 0 < active <= experts:
+            raise ValueError(f"{active} of {experts} experts cannot be chosen")
+        ids, weights = torch.empty(tokens, active, dtype=torch.int64), torch.empty(tokens, active)
+        started = time.perf_counter()
+        self._compute.route(
+            *(x.data_ptr(), x.dtype == torch.bfloat16, tokens, hidden, weight.data_ptr(), bias.data_ptr(), experts),
+            *(active, normalizes, factor, ids.data_ptr(), weights.data_ptr()),
+        )
+        self._count(started)
+        return ids, weights
+
+    def _count(self, started: float, weight_bytes: int = 0, products: int | None = None) -> None:
+        """Count a call that has just ended: one product if it read weights, or so many."""
+        seconds = time.perf_counter() - started
+        calls, before_s, read_bytes = self.use
+        self.use = KernelUse(calls + (products or bool(weight_bytes)), before_s + seconds, read_bytes + weight_bytes)
 
     def dot_probe(self, count: int) -> int:
         """Run `count` dot product instructions between registers on every thread; return the multiplications done."""
@@ -311,6 +405,33 @@ def _usable_cores() -> int:
 
 def _shape(shape: PackedShape) -> tuple[int, int, int, int]:
     return FORMATS.index(shape.format), shape.group, shape.rows, shape.cols
+
+
+def _product(product: Product) -> tuple[int, int, int, int]:
+    shape, data, precision = product
+    return FORMATS.index(shape.format), shape.group, data.data_ptr(), _PRECISIONS[precision]
+
+
+def _expect_turns(cos: Tensor, sin: Tensor, half: int, heads: Heads) -> None:
+    if max(heads.width, heads.value_width) > MAX_HEAD_WIDTH or 2 * half > heads.width or cos.shape != sin.shape:
+        raise ValueError(f"heads of {heads.width} and {heads.value_width} with {2 * half} rotated are not implemented")
+
+
+def _expect_seen(keys: Tensor, values: Tensor, heads: Heads, offset: int, tokens: int) -> None:
+    for name, stored in (("keys", keys), ("values", values)):
+        if stored.dtype != _float_dtype(keys) or stored.stride()[1:] != (stored.shape[2], 1):
+            raise ValueError(f"{name} must be float32 or bfloat16 with rows one behind the other")
+    is_narrow = heads.width <= MAX_HEAD_WIDTH and heads.queries % heads.kv_heads == 0
+    if not is_narrow or offset < 0 or offset + tokens > min(keys.shape[1], values.shape[1]):
+        raise ValueError(f"{tokens} queries at key {offset} do not fit {list(keys.shape)} keys")
+
+
+def _sink_logits(sinks: Tensor | None, count: int) -> Tensor | None:
+    if sinks is None:
+        return None
+    logits = sinks.detach().float().contiguous()
+    _expect(logits, torch.float32, (count,), "sinks")
+    return logits
 
 
 def _float_dtype(tensor: Tensor) -> torch.dtype:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mimo_cli.errors import MimoError
-from mimo_cli.quant.kernels import Kernels, Precision
+from mimo_cli.quant.kernels import FEW_TOKENS, Kernels, Precision, Product
 from mimo_cli.quant.packed import PackedShape
 
 INIT_STD = 0.02
@@ -52,7 +52,17 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., I] -> [..., O], in the dtype of x. Raises MimoError where gradients are asked for."""
-        return self.float_outputs(x).to(x.dtype)
+        rows = x.reshape(-1, self.shape.cols)
+        if not 0 < len(rows) <= FEW_TOKENS or x.dtype not in (torch.float32, torch.bfloat16):
+            return self.float_outputs(x).to(x.dtype)
+        refuse_gradients(x)
+        y = self.kernels.linear_cells(self.product, rows.contiguous())
+        return y.view(*x.shape[:-1], self.shape.rows)
+
+    @property
+    def product(self) -> Product:
+        """What the kernels multiply with."""
+        return Product(self.shape, self.data, self.precision)
 
     def float_outputs(self, x: Tensor) -> Tensor:
         """[..., I] -> [..., O] float32, the sums as the kernels have them, never rounded to a smaller dtype."""

@@ -19,6 +19,7 @@ int4 codes are value + 8, one float16 scale per row and group of columns; mxfp4 
 int8 has one float16 scale per row and 128 columns. The scales of a span are ordered [group][row].
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -102,7 +103,7 @@ class PackedShape:
         """Bytes of one block of 16 rows."""
         return self.head_bytes + self.spans * self.span_bytes
 
-    @property
+    @functools.cached_property
     def nbytes(self) -> int:
         """Bytes of the whole stream."""
         return self.blocks * self.block_bytes

@@ -167,8 +167,23 @@ def test_the_kernels_route_like_torch_and_a_token_like_alone() -> None:
         native_ids, native_weights = router(rows)
         assert kernels().use.seconds > before and torch.equal(native_ids, ids)
         torch.testing.assert_close(native_weights, weights, rtol=1e-6, atol=1e-7)  # sums in another order
-        logits = kernels().float_linear(router.weight, rows)
+        router.kernels = kernels(1)
         for i in range(8):
-            assert torch.equal(kernels(1).float_linear(router.weight, rows[i : i + 1])[0], logits[i])
+            assert torch.equal(router(rows[i : i + 1])[1][0], native_weights[i])
     router(rows)[1].sum().backward()
     assert router.weight.grad is not None
+
+
+@needs_kernels
+def test_the_kernels_choose_by_bias_and_give_equal_scores_to_the_lower_expert() -> None:
+    router = _router(norm_topk_prob=False, routed_scaling_factor=2.5)
+    router.kernels = kernels()
+    router.e_score_correction_bias[5] = 2.0
+    with torch.inference_mode():
+        ids, weights = _route(router, [0.0, 1.0, 2.0, 1.0, 1.0, -2.0])
+        assert ids == [5, 2]
+        torch.testing.assert_close(weights, 2.5 * torch.tensor([-2.0, 2.0]).sigmoid())
+        router.e_score_correction_bias[5] = 0.0
+        assert _route(router, [1.0] * 6)[0] == [0, 1]
+        ids, weights = _route(router, [float("nan"), 9.0, 0.0, 0.0, 0.0, 0.0])
+    assert len(set(ids)) == 2 and weights.isnan().any()  # two experts still, and the fault shows

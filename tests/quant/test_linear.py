@@ -117,3 +117,13 @@ def test_float_outputs_of_a_float_layer_are_its_outputs() -> None:
     layer = Linear(5, 3, dtype=torch.bfloat16)
     x = torch.randn(2, 5).bfloat16()
     assert torch.equal(layer.float_outputs(x), layer(x).float())
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_few_bfloat16_rows_are_rounded_once_as_the_float_sums_are(name: str) -> None:
+    packed, _ = packed_layer(name, torch.bfloat16)
+    x = torch.randn(1, 8, 256, generator=torch.Generator().manual_seed(4)).bfloat16()
+    with torch.inference_mode():
+        assert torch.equal(packed(x), packed.float_outputs(x).bfloat16())
+        assert torch.equal(packed(x[:, 3:4]), packed(x)[:, 3:4])

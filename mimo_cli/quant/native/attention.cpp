@@ -9,24 +9,10 @@
 #include <limits>
 
 #include "compute.hpp"
+#include "rounding.hpp"
 
 namespace mimo {
 namespace {
-
-inline float widen(uint16_t v) {
-  const uint32_t bits = uint32_t(v) << 16;
-  float out;
-  std::memcpy(&out, &bits, 4);
-  return out;
-}
-inline float widen(float v) { return v; }
-
-inline void narrow(float v, uint16_t* out) {
-  uint32_t bits;
-  std::memcpy(&bits, &v, 4);
-  *out = std::isnan(v) ? uint16_t(0x7fc0) : uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-inline void narrow(float v, float* out) { *out = v; }
 
 template <class T>
 void rotate_head(const T* in, T* out, int width, int half, const float* cos, const float* sin) {
@@ -51,9 +37,9 @@ void rotate_as(const Rotation& r) {
       for (int i = 0; i < r.width; i++) query[i] = widen(turned[i]);
     }
     for (int h = 0; h < r.kv_heads; h++, in += r.width)
-      rotate_head(in, static_cast<T*>(r.keys) + (size_t(h) * r.tokens + t) * r.width, r.width, r.half, cos, sin);
+      rotate_head(in, static_cast<T*>(r.keys) + h * r.key_stride + size_t(t) * r.width, r.width, r.half, cos, sin);
     for (int h = 0; h < r.kv_heads; h++, in += r.value_width) {
-      T* values = static_cast<T*>(r.values) + (size_t(h) * r.tokens + t) * r.value_width;
+      T* values = static_cast<T*>(r.values) + h * r.value_stride + size_t(t) * r.value_width;
       for (int i = 0; i < r.value_width; i++) narrow(widen(in[i]) * r.value_scale, values + i);
     }
   }

@@ -40,7 +40,7 @@ struct Attention {
 
 // From the rows of a fused projection to what attention reads: queries and keys rotated, values scaled, all rounded to the
 // dtype as torch would. qkv [tokens, (H + K) width + K value_width]; cos, sin [tokens, half]; query float32 [tokens, H, width];
-// keys, values [K, tokens, width or value_width] in the dtype.
+// keys, values [K, tokens, width or value_width] in the dtype, rows of a head one behind the other.
 struct Rotation {
   const void* qkv;
   bool is_bfloat16;
@@ -49,6 +49,7 @@ struct Rotation {
   float value_scale;
   float* query;
   void *keys, *values;
+  int64_t key_stride, value_stride;  // cells from one head to the next
 };
 
 void rotate(const Rotation& r);

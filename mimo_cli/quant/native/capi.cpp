@@ -13,6 +13,7 @@ using namespace mimo;
 struct mimo_compute {
   Compute compute;
   std::vector<Expert> experts;
+  Scratch<float> query;
 };
 
 namespace {
@@ -48,7 +49,7 @@ extern "C" {
 
 mimo_compute* mimo_open(const char* isa, int threads) {
   const Isa* found = best_isa(isa);
-  return found ? new mimo_compute{Compute(found, threads), {}} : nullptr;
+  return found ? new mimo_compute{Compute(found, threads), {}, {}} : nullptr;
 }
 
 void mimo_close(mimo_compute* c) { delete c; }
@@ -96,7 +97,8 @@ void mimo_moe(mimo_compute* c, int format, int group, int hidden, int width, int
 
 void mimo_rotate(const void* qkv, int is_bfloat16, int tokens, int heads, int kv_heads, int width, int value_width, int half, const float* cos,
                  const float* sin, float value_scale, float* query, void* keys, void* values) {
-  rotate({qkv, is_bfloat16 != 0, tokens, heads, kv_heads, width, value_width, half, cos, sin, value_scale, query, keys, values});
+  rotate({qkv, is_bfloat16 != 0, tokens, heads, kv_heads, width, value_width, half, cos, sin, value_scale, query, keys, values,
+          int64_t(tokens) * width, int64_t(tokens) * value_width});
 }
 
 void mimo_attend(mimo_compute* c, int tokens, int heads, int kv_heads, int width, int value_width, const float* query, const void* keys,
@@ -108,6 +110,48 @@ void mimo_attend(mimo_compute* c, int tokens, int heads, int kv_heads, int width
 
 void mimo_float_linear(mimo_compute* c, const float* w, int rows, int cols, const float* x, float* y, int tokens) {
   c->compute.float_linear(w, rows, cols, x, y, tokens);
+}
+
+void mimo_norm(const void* x, int is_bfloat16, int tokens, int size, const void* norm_weight, float eps, void* out) {
+  norm_rows({x, is_bfloat16 != 0, tokens, size}, {norm_weight, eps}, out);
+}
+
+void mimo_linear_cells(mimo_compute* c, int format, int group, int rows, int cols, const uint8_t* data, const void* x, int is_bfloat16, void* y,
+                       int tokens, int precision) {
+  c->compute.linear(matrix(format, group, rows, cols, 1, data), {x, is_bfloat16 != 0, tokens, cols}, y, static_cast<Precision>(precision));
+}
+
+void mimo_attention_block(mimo_compute* c, const void* x, int is_bfloat16, int tokens, int hidden, const void* before, const void* after,
+                          float eps_before, float eps_after, int format, int group, const uint8_t* qkv, int precision, int output_format,
+                          int output_group, const uint8_t* output, int output_precision, int heads, int kv_heads, int width,
+                          int value_width, int half, const float* cos, const float* sin, float value_scale, void* keys, void* values,
+                          int64_t key_stride, int64_t value_stride, int offset, int window, float factor, const float* sinks, void* sum,
+                          void* normed) {
+  const int rows = (heads + kv_heads) * width + kv_heads * value_width;
+  const size_t cell = is_bfloat16 ? 2 : 4;
+  float* query = c->query.ensure(size_t(tokens) * heads * width);
+  void* new_keys = static_cast<uint8_t*>(keys) + size_t(offset) * width * cell;
+  void* new_values = static_cast<uint8_t*>(values) + size_t(offset) * value_width * cell;
+  const Cells cells{x, is_bfloat16 != 0, tokens, hidden};
+  c->compute.enter({cells,
+                    {before, eps_before},
+                    matrix(format, group, rows, hidden, 1, qkv),
+                    static_cast<Precision>(precision),
+                    {nullptr, is_bfloat16 != 0, tokens, heads, kv_heads, width, value_width, half, cos, sin, value_scale, query, new_keys,
+                     new_values, key_stride, value_stride}});
+  c->compute.leave({{tokens, heads, kv_heads, width, value_width, query, keys, values, key_stride, value_stride, is_bfloat16 != 0, offset, window,
+                     factor, sinks, nullptr},
+                    matrix(output_format, output_group, hidden, heads * value_width, 1, output),
+                    static_cast<Precision>(output_precision),
+                    cells,
+                    {after, eps_after},
+                    sum,
+                    normed});
+}
+
+void mimo_route(mimo_compute* c, const void* x, int is_bfloat16, int tokens, int hidden, const float* weight, const float* bias, int experts,
+                int active, int normalizes, float factor, int64_t* ids, float* expert_weights) {
+  c->compute.route({{x, is_bfloat16 != 0, tokens, hidden}, weight, bias, experts, active, normalizes != 0, factor, ids, expert_weights});
 }
 
 int64_t mimo_dot_probe(mimo_compute* c, int64_t count) {

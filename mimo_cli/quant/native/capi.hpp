@@ -21,6 +21,19 @@ void mimo_attend(mimo_compute*, int tokens, int heads, int kv_heads, int width, 
                  const void* values, int64_t key_stride, int64_t value_stride, int is_bfloat16, int offset, int window, float factor,
                  const float* sinks, float* out);
 void mimo_float_linear(mimo_compute*, const float* w, int rows, int cols, const float* x, float* y, int tokens);
+// A decoder layer around its matrices: see block.hpp. x, qkv, sum, normed, norm_weight: float32 or bfloat16 cells.
+void mimo_norm(const void* x, int is_bfloat16, int tokens, int size, const void* norm_weight, float eps, void* out);
+void mimo_linear_cells(mimo_compute*, int format, int group, int rows, int cols, const uint8_t* data, const void* x, int is_bfloat16, void* y,
+                       int tokens, int precision);
+// keys, values: what is seen, [kv_heads, offset + tokens, ..]; the new ones are written behind `offset`.
+void mimo_attention_block(mimo_compute*, const void* x, int is_bfloat16, int tokens, int hidden, const void* before, const void* after,
+                          float eps_before, float eps_after, int format, int group, const uint8_t* qkv, int precision, int output_format,
+                          int output_group, const uint8_t* output, int output_precision, int heads, int kv_heads, int width,
+                          int value_width, int half, const float* cos, const float* sin, float value_scale, void* keys, void* values,
+                          int64_t key_stride, int64_t value_stride, int offset, int window, float factor, const float* sinks, void* sum,
+                          void* normed);
+void mimo_route(mimo_compute*, const void* x, int is_bfloat16, int tokens, int hidden, const float* weight, const float* bias, int experts,
+                int active, int normalizes, float factor, int64_t* ids, float* expert_weights);
 int64_t mimo_dot_probe(mimo_compute*, int64_t count);  // register-only dot products on all threads; returns the multiplications
 uint64_t mimo_read_probe(mimo_compute*, const uint8_t* data, int64_t bytes, int threads);  // plain load of all bytes
 }

@@ -4,6 +4,7 @@
 
 #include "activations.hpp"
 #include "attention.hpp"
+#include "block.hpp"
 #include "isa.hpp"
 #include "pool.hpp"
 
@@ -31,6 +32,12 @@ class Compute {
 
   void attend(const Attention& attention);
 
+  // What stands around the matrices of a layer, see block.hpp.
+  void linear(const Matrix& w, const Cells& x, void* y, Precision precision);  // rounded to the dtype of x
+  void enter(const Entry& entry);
+  void leave(const Leave& leave);
+  void route(const Routing& routing);
+
   // y [tokens, rows] = x [tokens, cols] W^T with W in float32: routers.
   void float_linear(const float* w, int rows, int cols, const float* x, float* y, int tokens);
 
@@ -40,7 +47,8 @@ class Compute {
   const Isa* isa_;
   Pool pool_;
   Activations inputs_, hidden_;
-  Scratch<float> intermediate_, partials_;
+  Scratch<float> intermediate_, partials_, wide_, product_;
+  Scratch<uint8_t> narrow_;
   std::vector<int32_t> begin_, active_, token_, place_;
   std::vector<float> factor_;
 };

@@ -92,6 +92,37 @@ NB_MODULE(_native, m) {
              nb::gil_scoped_release release;
              mimo_float_linear(c.get(), at<const float>(w), rows, cols, at<const float>(x), at<float>(y), tokens);
            })
+      .def("norm",
+           [](const Compute&, Address x, bool is_bfloat16, int tokens, int size, Address weight, float eps, Address out) {
+             mimo_norm(at<const void>(x), is_bfloat16, tokens, size, at<const void>(weight), eps, at<void>(out));
+           })
+      .def("linear_cells",
+           [](const Compute& c, int format, int group, int rows, int cols, Address data, Address x, bool is_bfloat16, Address y, int tokens,
+              int precision) {
+             nb::gil_scoped_release release;
+             mimo_linear_cells(c.get(), format, group, rows, cols, at<const uint8_t>(data), at<const void>(x), is_bfloat16, at<void>(y), tokens,
+                               precision);
+           })
+      .def("attention_block",
+           [](const Compute& c, Address x, bool is_bfloat16, int tokens, int hidden, Address before, Address after, float eps_before,
+              float eps_after, int format, int group, Address qkv, int precision, int output_format, int output_group, Address output,
+              int output_precision, int heads, int kv_heads, int width, int value_width, int half, Address cos, Address sin, float value_scale,
+              Address keys, Address values, int64_t key_stride, int64_t value_stride, int offset, int window, float factor, Address sinks,
+              Address sum, Address normed) {
+             nb::gil_scoped_release release;
+             mimo_attention_block(c.get(), at<const void>(x), is_bfloat16, tokens, hidden, at<const void>(before), at<const void>(after),
+                                  eps_before, eps_after, format, group, at<const uint8_t>(qkv), precision, output_format, output_group,
+                                  at<const uint8_t>(output), output_precision, heads, kv_heads, width, value_width, half, at<const float>(cos),
+                                  at<const float>(sin), value_scale, at<void>(keys), at<void>(values), key_stride, value_stride, offset, window,
+                                  factor, at<const float>(sinks), at<void>(sum), at<void>(normed));
+           })
+      .def("route",
+           [](const Compute& c, Address x, bool is_bfloat16, int tokens, int hidden, Address weight, Address bias, int experts, int active,
+              bool normalizes, float factor, Address ids, Address expert_weights) {
+             nb::gil_scoped_release release;
+             mimo_route(c.get(), at<const void>(x), is_bfloat16, tokens, hidden, at<const float>(weight), at<const float>(bias), experts, active,
+                        normalizes, factor, at<int64_t>(ids), at<float>(expert_weights));
+           })
       .def("dot_probe", [](const Compute& c, int64_t count) {
         nb::gil_scoped_release release;
         return mimo_dot_probe(c.get(), count);

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 NATIVE = Path(__file__).parents[3] / "mimo_cli" / "quant" / "native"
-SOURCES = ("capi", "compute", "attention", "packing", "quantize", "encode", "pool", "cpu", "isa", "avx2", "avx512")
+SOURCES = ("capi", "compute", "attention", "block", "packing", "quantize", "encode")
+SOURCES += ("pool", "cpu", "isa", "avx2", "avx512")
 SOURCES_512 = ("avx512", "quantize_avx512", "spans_avx512")
 FLAGS = ["-std=c++17", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{NATIVE}"]
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
