@@ -1,6 +1,6 @@
 """AheadControl: whether reading ahead pays. It is tried, judged by what was used, and paused where it does not.
 
-A read that nobody wanted keeps the disk from one that somebody waits for, so more than half of them must be used.
+A read that nobody wanted keeps the disk from one that somebody waits for, so a good part of them must be used.
 """
 
 READS_PER_LAYER = 8
@@ -8,7 +8,7 @@ READS_PER_LAYER = 8
 spoken, and the rest is taken back."""
 
 _TRIAL_READS = 32
-_LEAST_USED = 0.6
+_LEAST_USED = 0.4
 _PAUSE_LAYERS = 2048
 
 
