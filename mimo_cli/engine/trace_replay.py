@@ -145,7 +145,7 @@ def replay_ours(trace: RoutingTrace, slots: int, warm_passes: int = 0) -> Hits:
     return counted[0]
 
 
-def _read_nothing(layer: int, expert: int, slot: Tensor) -> None:
+def _read_nothing(layer: int, expert: int, slot: Tensor, part: int) -> None:
     """Stand in for a read: which experts are there does not depend on their bytes."""
 
 
