@@ -2,7 +2,7 @@
 
 One entry per weight of the network, whatever format it is stored in: scales and packing are added by those who know the
 storage (`contents.py` for what is there, `writer.py` for what is to be written). Letters: i layer, e expert,
-k MTP module. Source: text specification 7.1, vision specification 3, audio specification 3.
+k MTP module. Source: the indices of the release's shards.
 """
 
 from collections.abc import Iterator

@@ -43,7 +43,7 @@ def _cells(values: dict[str, Any]) -> list[str]:
 
 
 def _distance_rows(divergence: dict[str, Any]) -> list[list[str]]:
-    named = [(name, divergence[name]) for name in ("text", "answers") if name in divergence]
+    named: list[tuple[str, Any]] = [(name, divergence[name]) for name in ("text", "answers") if name in divergence]
     named += [(f"  {task}", values) for task, values in divergence.get("tasks", {}).items()]
     return [
         [

@@ -187,7 +187,7 @@ class ModelOptions:
     io_threads: Annotated[
         int | None,
         typer.Option(
-            "--io-threads", metavar="N", min=1, help="Reads at once [4].", hidden=True, rich_help_panel=_MODEL
+            "--io-threads", metavar="N", min=1, help="Reads at once [8].", hidden=True, rich_help_panel=_MODEL
         ),
     ] = None
     verify_experts: Annotated[

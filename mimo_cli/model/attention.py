@@ -1,7 +1,7 @@
 """Grouped-query attention: one function for global and sliding layers, with a cache or without, padded or not.
 
 Letters: B batch, T tokens (queries), S keys, H query heads, K key/value heads, G = H/K, D width of q and k, Dv of v.
-Source: text specification 4.2 to 4.5.
+Source: the release's modeling file.
 """
 
 import torch

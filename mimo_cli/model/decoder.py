@@ -5,7 +5,7 @@
     logits = norm(x) lm_head^T
 
 Parameters carry the checkpoint's names without `model.`, except that q, k and v are one matrix (see model/binding.py).
-Letters: B batch, T tokens, H hidden size, V vocabulary. Source: text specification 3 and 4.
+Letters: B batch, T tokens, H hidden size, V vocabulary. Source: the release's modeling file.
 """
 
 import torch

@@ -32,7 +32,7 @@ class ExpertSource(Protocol):
 class Router(nn.Module):
     """Scores every expert by a sigmoid and chooses the best A, all in float32.
 
-    `e_score_correction_bias` takes part in the choice, never in the weights. Source: text specification 4.6.
+    `e_score_correction_bias` takes part in the choice, never in the weights. Source: the release's modeling file.
     """
 
     def __init__(self, config: ModelConfig) -> None:

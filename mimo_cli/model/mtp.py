@@ -6,7 +6,7 @@
 
 Module k at row p takes the embedding of token p+1+k and the main model's state of row p (after its final norm, never
 another module's output), at position p, and predicts token p+2+k. Letters: B batch, T rows, H hidden size.
-Source: text specification 6, which follows the serving implementation.
+Source: the serving code of SGLang and vLLM, which agree.
 """
 
 import torch

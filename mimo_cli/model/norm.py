@@ -9,7 +9,7 @@ from mimo_cli.quant.kernels import FEW_TOKENS, Kernels, Norm
 class RMSNorm(nn.Module):
     """x / rms(x) * weight. Statistics in float32; rounded to the dtype of x before the weight is applied.
 
-    Source: text specification 4.1. The weight is centred on one as stored.
+    Source: the release's modeling file. The weight is centred on one as stored.
     """
 
     def __init__(self, size: int, eps: float, dtype: torch.dtype = torch.float32) -> None:

@@ -1,7 +1,7 @@
 """Rotary position embedding of the first dimensions of each head, in rotate-half pairs (j, j + R/2).
 
 Letters: B batch, T tokens, H heads, D head dim, R rotary dims (64 of 192 in the released models).
-Source: text specification 4.3; there is no position-dependent scaling in this family.
+Source: the release's modeling file; there is no position-dependent scaling in this family.
 """
 
 import functools

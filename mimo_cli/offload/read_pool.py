@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import TypeAlias
 
-DEFAULT_THREADS = 4
+DEFAULT_THREADS = 8
 
 
 class FetchState(Enum):
