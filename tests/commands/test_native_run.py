@@ -1,7 +1,8 @@
 """The commands run on the native kernels: calls and expert reads of a real `mimo chat`, `mimo bench` and Engine.logits.
 
 A pass through the bundled miniature is, in every layer, one call for q, k, v and one for the attention's output, and
-one for a whole layer of experts (three for a dense feed-forward); then one call for the head.
+three for a dense feed-forward or at least one for a layer of experts; then one call for the head. A layer of
+experts takes more calls while some of them are still being read, as many as they arrive in.
 """
 
 import json
@@ -21,7 +22,7 @@ from tests.support.kernels import needs_kernels
 CONFIG = ModelConfig.from_file(bundled_path() / "config.json")
 MOE_LAYERS = len(CONFIG.moe_layers)
 LAYERS = CONFIG.num_hidden_layers
-CALLS_OF_LAYERS = 2 * LAYERS + MOE_LAYERS + 3 * (LAYERS - MOE_LAYERS)
+CALLS_OF_A_PASS = 2 * LAYERS + 3 * (LAYERS - MOE_LAYERS) + 1  # without experts
 ANSWER_TOKENS = 6
 
 
@@ -70,10 +71,10 @@ def test_a_chat_makes_one_call_for_each_matrix_and_one_for_each_layer_of_experts
 ) -> None:
     ask(counted, tmp_path, "hi")
     passes = ANSWER_TOKENS  # one reads the prompt, each of the others a token of the answer; the last is not read
-    assert counted.calls == passes * (CALLS_OF_LAYERS + 1)
     assert counted.engine is not None
     experts = counted.engine.experts
-    assert experts.native_calls == passes * MOE_LAYERS
+    assert counted.calls - experts.native_calls == passes * CALLS_OF_A_PASS
+    assert passes * MOE_LAYERS <= experts.native_calls <= passes * MOE_LAYERS + experts.misses
     # The prompt is long enough to ask for every expert once, each token then for A experts of each layer.
     asked = MOE_LAYERS * (CONFIG.n_routed_experts + (passes - 1) * CONFIG.num_experts_per_tok)
     assert (experts.misses, experts.hits + experts.misses) == (MOE_LAYERS * CONFIG.n_routed_experts, asked)
@@ -83,16 +84,18 @@ def test_a_chat_makes_one_call_for_each_matrix_and_one_for_each_layer_of_experts
 def test_a_picture_s_rows_go_the_same_way(counted: Counted, tmp_path: Path) -> None:
     picture = Path(__file__).parents[2] / "examples" / "cat.jpg"
     ask(counted, tmp_path, "--image", str(picture), "What is this?")
-    assert counted.calls == ANSWER_TOKENS * (CALLS_OF_LAYERS + 1)
+    assert counted.engine is not None
+    assert counted.calls - counted.engine.experts.native_calls == ANSWER_TOKENS * CALLS_OF_A_PASS
 
 
 @needs_kernels
 def test_bench_runs_the_same_calls(counted: Counted, tmp_path: Path) -> None:
     found = run(counted, tmp_path, "bench", "-q", "--json", "-p", "16", "-n", "4", "-r", "1")
     assert found.code == 0, found.err
-    assert counted.engine is not None and counted.engine.experts.native_calls > 0
-    passes, rest = divmod(counted.engine.experts.native_calls, MOE_LAYERS)
-    assert rest == 0 and counted.calls == passes * (CALLS_OF_LAYERS + 1)
+    assert counted.engine is not None
+    experts = counted.engine.experts
+    passes, rest = divmod(counted.calls - experts.native_calls, CALLS_OF_A_PASS)
+    assert rest == 0 and passes > 0 and experts.native_calls >= passes * MOE_LAYERS
 
 
 @needs_kernels
@@ -102,7 +105,8 @@ def test_logits_of_a_script_run_the_same_calls() -> None:
         assert native is not None
         before = native.calls
         engine.logits(range(40, 60))
-        assert native.calls - before == CALLS_OF_LAYERS + 1
+        assert native.calls - before - engine.core.experts.native_calls == CALLS_OF_A_PASS
+        assert engine.core.experts.native_calls >= MOE_LAYERS
 
 
 @pytest.mark.parametrize("name", ["avx2", "avx512", "none"])
