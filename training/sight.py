@@ -17,6 +17,7 @@ from torch.nn import functional
 from mimo_cli.checkpoint.vision_config import COLUMN, FULL
 from mimo_cli.model.vision import VisionTower
 from mimo_cli.model.vision_rope import column_order, patch_positions, rotary_angles
+from training.sink_softmax import sink_softmax
 
 MAX_PATCHES = 144
 
@@ -52,15 +53,7 @@ def _block(
     count, patches = x.shape[:2]
     q = q.reshape(count, kv_heads, heads // kv_heads * patches, dim)
     scores = (q @ k.transpose(-1, -2)).view(count, heads, patches, patches).float() * dim**-0.5 + bias
-    peak = scores.amax(-1, keepdim=True).detach()
-    if sinks is not None:
-        sink = sinks.view(1, -1, 1, 1)
-        peak = torch.maximum(peak, sink.detach())
-    exponentials = torch.exp(scores - peak)
-    total = exponentials.sum(-1, keepdim=True)
-    if sinks is not None:
-        total = total + torch.exp(sink - peak)
-    shares = (exponentials / total).to(dtype).view(count, kv_heads, -1, patches)
+    shares = sink_softmax(scores, sinks).to(dtype).view(count, kv_heads, -1, patches)
     mixed = (shares @ v.transpose(1, 2)).view(count, heads, patches, dim).transpose(1, 2).flatten(2)
     x = x + functional.linear(mixed, proj, proj_bias).float()
     normed = (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * norms[1]).to(dtype)

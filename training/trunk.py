@@ -19,6 +19,7 @@ from mimo_cli.model.moe import ResidentExperts, Router
 from mimo_cli.model.rope import RotaryTable
 from training.experts import SortedExperts
 from training.packing import Batch
+from training.sink_softmax import sink_softmax
 
 
 @dataclass
@@ -103,15 +104,7 @@ def attention_part(
     v = (v.unflatten(-1, (kv_heads, v_dim)) * value_scale).transpose(1, 2)
     q = q.reshape(rows, kv_heads, heads // kv_heads * length, dim)
     scores = (q @ k.transpose(-1, -2)).view(rows, heads, length, length).float() * dim**-0.5 + bias
-    peak = scores.amax(-1, keepdim=True).detach()
-    if sinks is not None:
-        sink = sinks.view(1, -1, 1, 1)
-        peak = torch.maximum(peak, sink.detach())
-    exponentials = torch.exp(scores - peak)
-    total = exponentials.sum(-1, keepdim=True)
-    if sinks is not None:
-        total = total + torch.exp(sink - peak)
-    probabilities = (exponentials / total).to(dtype).view(rows, kv_heads, -1, length)
+    probabilities = sink_softmax(scores, sinks).to(dtype).view(rows, kv_heads, -1, length)
     mixed = (probabilities @ v).view(rows, heads, length, v_dim).transpose(1, 2).reshape(rows * length, -1)
     return x + functional.linear(mixed, out.to(dtype)).float()
 
