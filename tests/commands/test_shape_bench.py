@@ -158,7 +158,7 @@ def test_a_disk_tier_reports_what_reading_reached(tmp_path: Path, capsys: pytest
         assert row["disk_ceiling_gbps"] > 0 and row["compute_ms"] > 0 and row["overlap"] >= 1 - 1e-6
         assert 0 <= row["wait_share"] < 1 and row["hit_rate"] is not None
     write_shape_table(Terminal.standard("never", quiet=True), values)
-    assert re.search(r"experts on disk: .* slots .* read direct by 4 threads", capsys.readouterr().out)
+    assert re.search(r"experts on disk: .* slots .* read direct by \d+ threads", capsys.readouterr().out)
     assert list(tmp_path.iterdir()) == []
 
 
