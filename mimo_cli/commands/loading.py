@@ -86,6 +86,8 @@ def load_model(
             options=load_options(options),
             on_load=stage.update,
         )
+    if core.memory:
+        core.memory.on_notice = terminal.warn
     with (
         Engine(
             core,

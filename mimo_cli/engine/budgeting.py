@@ -15,7 +15,7 @@ from mimo_cli.engine.bind import module_bytes
 from mimo_cli.engine.context import DEFAULT_CONTEXT_TOKENS, kv_bytes
 from mimo_cli.engine.memory import available_bytes, machine_bytes, rss_bytes
 from mimo_cli.engine.placement import buffer_bytes
-from mimo_cli.engine.sequence import CHUNK_TOKENS
+from mimo_cli.engine.waves import CHUNK_TOKENS
 from mimo_cli.offload.budget import MemoryBudget, RamSetting
 
 

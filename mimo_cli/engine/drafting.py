@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from mimo_cli.checkpoint.config import ModelConfig
-from mimo_cli.engine.sequence import CHUNK_TOKENS, Sequence
+from mimo_cli.engine.sequence import Sequence
+from mimo_cli.engine.waves import CHUNK_TOKENS
 from mimo_cli.kvcache.cache import KVCache
 from mimo_cli.media.prompt import Prompt
 from mimo_cli.model.decoder import TextModel

@@ -5,7 +5,7 @@ of the same kind.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,7 @@ from mimo_cli.engine.compute import Compute, Experts
 from mimo_cli.engine.context import DEFAULT_CONTEXT_TOKENS, kv_bytes_per_token
 from mimo_cli.engine.drafting import draft_logits
 from mimo_cli.engine.embeddings import MediaEncoder
+from mimo_cli.engine.expert_memory import ExpertMemory
 from mimo_cli.engine.memory import available_bytes
 from mimo_cli.engine.sequence import Sequence
 from mimo_cli.engine.stats import ExpertTraffic
@@ -38,7 +39,8 @@ class Engine:
     """A loaded model and what its checkpoint holds.
 
     Made by load.load_engine; a context manager. `load_mtp` reads the MTP modules when they are first used.
-    `stored_losses` is what the making of a packed store did not keep, `budget` how memory was divided.
+    `stored_losses` is what the making of a packed store did not keep, `budget` how memory was divided; `memory` keeps
+    to it while the model runs (None where none was given, or experts are not read from disk by the kernels).
     """
 
     folder: Path
@@ -52,6 +54,11 @@ class Engine:
     load_mtp: Callable[[], list[MTPModule]]
     stored_losses: tuple[str, ...] = ()
     budget: MemoryBudget | None = None
+    memory: ExpertMemory | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.budget is not None and isinstance(self.experts, ExpertStore):
+            self.memory = ExpertMemory(self.experts, self.budget, self.config, self.dtype)
 
     @cached_property
     def mtp(self) -> list[MTPModule]:
@@ -125,6 +132,7 @@ class Engine:
             max_tokens=max_tokens,
             kv_dtype=self.dtype,
             expert_traffic=self.expert_traffic,
+            memory=self.memory,
         )
 
     def logits(self, ids: Iterable[int], chunk_tokens: int | None = None) -> Tensor:

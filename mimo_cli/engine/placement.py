@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 from mimo_cli.checkpoint.config import ModelConfig
 from mimo_cli.engine.context import kv_bytes
 from mimo_cli.engine.model_sizes import AUDIO, DENSE, EMBEDDING, EXPERTS, MTP, VISION, ModelSizes
-from mimo_cli.engine.sequence import CHUNK_TOKENS
+from mimo_cli.engine.waves import CHUNK_TOKENS
 from mimo_cli.offload.budget import MemoryBudget
 from mimo_cli.units import format_bytes
 

@@ -11,7 +11,7 @@ one after it leaves whole tokens. `ids` never disagrees with the cache because i
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
@@ -21,15 +21,13 @@ from torch import Tensor
 from mimo_cli.checkpoint.config import ModelConfig
 from mimo_cli.engine.context import check_prompt
 from mimo_cli.engine.embeddings import EncodedRows, MediaEncoder
+from mimo_cli.engine.expert_memory import ExpertMemory
 from mimo_cli.engine.stats import ExpertTraffic, OnProgress, Progress
+from mimo_cli.engine.waves import CHUNK_TOKENS, Wave
 from mimo_cli.errors import ContextOverflowError
 from mimo_cli.kvcache.cache import KVCache, KVSnapshot
 from mimo_cli.media.prompt import Prompt, Span
 from mimo_cli.model.decoder import TextModel
-
-CHUNK_TOKENS = 2048
-"""Prompt tokens per forward pass. Each pass visits every routed expert once, so small passes read more; attention
-scores and expert activations grow with it."""
 
 _MAX_MARKS = 4
 """Prompt ends one can return to. Each keeps the sliding-window layers' keys and values: 26 MB for V2.5."""
@@ -60,7 +58,8 @@ class PrefillReport:
 class Sequence:
     """Token ids and their KV cache, at most `max_tokens` of them. Made by Engine.start_sequence.
 
-    last_prefill tells what the last prefill did.
+    last_prefill tells what the last prefill did. `memory` gives long prompts room, and is asked to look at the
+    machine's before every pass.
     """
 
     def __init__(
@@ -72,6 +71,7 @@ class Sequence:
         max_tokens: int,
         kv_dtype: torch.dtype,
         expert_traffic: Callable[[], ExpertTraffic],
+        memory: ExpertMemory | None = None,
     ) -> None:
         self.max_tokens = max_tokens
         self.vocab_size = config.vocab_size
@@ -80,6 +80,7 @@ class Sequence:
         self._decoder = decoder
         self._config = config
         self._media = media
+        self._memory = memory
         self._kv_dtype = kv_dtype
         self._cache = self._new_cache()
         self._ids: list[int] = []  # may run ahead of the cache while a pass is under way; `ids` is cut to it
@@ -106,8 +107,9 @@ class Sequence:
 
         What the sequence holds of it already (same ids, same media) is kept; if the prompt leaves the timeline at an
         earlier place, the sequence goes back there, or to the nearest end of a prompt before it, and reads on.
+        chunk_tokens: of one pass; by default as many as memory allows, with the same bits.
         Raises ContextOverflowError before anything is changed, and what reading the media raises. After an interrupt
-        the sequence holds the chunks read so far.
+        the sequence holds the passes that were over.
         """
         common = self._common_prefix(prompt)
         ready = self._mark_at(len(prompt)) if common == len(prompt) else None
@@ -125,7 +127,7 @@ class Sequence:
     def read(
         self, prompt: Prompt, chunk_tokens: int | None = None, on_progress: OnProgress | None = None
     ) -> Iterator[Tensor]:
-        """Read what is not cached of a prompt, at least its last token; yields hidden states [n, H] chunk by chunk,
+        """Read what is not cached of a prompt, at least its last token; yields hidden states [n, H] block by block,
         each when its tokens are in the KV cache. Everything else as `prefill`."""
         check_prompt(prompt, self._config, self.max_tokens)
         self._rewind(min(self._common_prefix(prompt), len(prompt) - 1))
@@ -134,15 +136,16 @@ class Sequence:
         rows = EncodedRows(prompt, cached, self._media, on_progress)
         encode_s = time.perf_counter() - started
         self._ids, self._prompt = list(prompt.ids), prompt
-        chunk = chunk_tokens or CHUNK_TOKENS
+        wave = self._wave(len(prompt) - cached, chunk_tokens)
         prefill_s = 0.0
-        for start in range(cached, len(prompt), chunk):
-            started = time.perf_counter()
-            with self._layer_progress(min(chunk, len(prompt) - start), len(prompt), on_progress):
-                hidden_states = self._forward(prompt.ids[start : start + chunk], rows)
-            prefill_s += time.perf_counter() - started
-            self.last_prefill = PrefillReport(cached, self.length - cached, encode_s, prefill_s)
-            yield hidden_states
+        with self._memory.lend(wave.lent_slots) if self._memory and wave.lent_slots else nullcontext():
+            for start in range(cached, len(prompt), wave.tokens):
+                started = time.perf_counter()
+                with self._layer_progress(min(wave.tokens, len(prompt) - start), len(prompt), on_progress):
+                    hidden_states = self._forward(prompt.ids[start : start + wave.tokens], rows)
+                prefill_s += time.perf_counter() - started
+                self.last_prefill = PrefillReport(cached, self.length - cached, encode_s, prefill_s)
+                yield from hidden_states.split(CHUNK_TOKENS)
 
     def decode(self, token: int) -> Tensor:
         """Append one token; returns the logits [V] float32 of the next. An interrupt leaves the sequence without it.
@@ -175,19 +178,26 @@ class Sequence:
         self._cache.trim(length)
         self._marks = [mark for mark in self._marks if len(mark) <= length]
 
+    def _wave(self, tokens: int, chunk_tokens: int | None) -> Wave:
+        if chunk_tokens is None and self._memory:
+            return self._memory.plan_wave(tokens, CHUNK_TOKENS)
+        return Wave(chunk_tokens or CHUNK_TOKENS)
+
     def _new_cache(self) -> KVCache:
         return KVCache.for_decoder(self._config, self._kv_dtype, self.max_tokens)
 
     def _forward(self, ids: tuple[int, ...], rows: EncodedRows | None) -> Tensor:
         start = self.length
+        if self._memory:
+            self._memory.check()
         with torch.inference_mode():
             embeddings = self._decoder.embed(torch.tensor(ids))  # [n, H]
             if rows:
                 rows.put(embeddings, start)
             positions = torch.arange(start, start + len(ids))
-            hidden_states = self._decoder(embeddings[None], positions, self._cache)[0]  # [n, H]
+            states = self._decoder(embeddings[None], positions, self._cache, block_tokens=CHUNK_TOKENS)  # [1, n, H]
         self._cache.advance(len(ids))
-        return hidden_states
+        return states[0]
 
     @contextmanager
     def _layer_progress(self, tokens: int, total: int, on_progress: OnProgress | None) -> Iterator[None]:

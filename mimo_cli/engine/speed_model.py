@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 from mimo_cli.engine.context import kv_bytes
 from mimo_cli.engine.model_sizes import ModelSizes
 from mimo_cli.engine.placement import Placement
-from mimo_cli.engine.sequence import CHUNK_TOKENS
+from mimo_cli.engine.waves import CHUNK_TOKENS
 
 Limit: TypeAlias = Literal["disk", "memory", "processor"]
 

@@ -78,7 +78,7 @@ class KVCache:
         """Make the first `tokens` tokens of the last forward pass part of the timeline."""
         length = self.length + tokens
         self._require(length)
-        self.length = length
+        self._commit(length)
 
     def can_trim(self, length: int) -> bool:
         """Tell whether `trim(length)` would succeed."""
@@ -94,7 +94,7 @@ class KVCache:
             raise ValueError(f"a timeline of {self.length} tokens cannot be cut to {length}")
         self._require(length)
         self._forget_longer_snapshots(length)
-        self.length = length
+        self._commit(length)
 
     def snapshot(self) -> KVSnapshot:
         """Copy what later tokens would push out: the windows. Global layers only grow and are not copied."""
@@ -115,7 +115,12 @@ class KVCache:
         for layer, window in zip(self.layers, saved.windows, strict=True):
             layer.restore(window)
         self._forget_longer_snapshots(saved.length)
-        self.length = saved.length
+        self._commit(saved.length)
+
+    def _commit(self, length: int) -> None:
+        self.length = length
+        for layer in self.layers:
+            layer.commit(length)
 
     def _require(self, length: int) -> None:
         if not all(layer.holds(length) for layer in self.layers):

@@ -50,6 +50,9 @@ class FullKV:
         self._slots.end = end
         return self._slots.read(0, end)
 
+    def commit(self, length: int) -> None:
+        """Do nothing: positions before `length` stay where they are."""
+
     def holds(self, length: int) -> bool:
         """Tell whether positions up to `length` have been stored (rolling back is always possible)."""
         return length <= (self._slots.end if self._slots else 0)

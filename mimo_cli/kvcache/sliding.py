@@ -7,7 +7,8 @@ window is always one contiguous view and no step copies it:
       | rollback room | what the next token sees | free ... |
 
 Nothing committed is overwritten: a pass that does not fit writes its tail to a second buffer, and the buffer that holds
-the window before `start` is chosen anew by every call. An interrupted pass is therefore repeated as if it had not been.
+the window before `start` is chosen anew by every call. A pass may also write in several calls: the buffer of the last
+`commit` stays until the next. An interrupted pass is therefore repeated as if it had not been.
 Letters: B batch, K kv heads, n tokens, D width of a key, Dv of a value.
 """
 
@@ -48,6 +49,7 @@ class SlidingKV:
         self.keep_tokens = window + ROLLBACK_TOKENS
         self.capacity_tokens = self.keep_tokens + STEP_TOKENS
         self._buffers: tuple[Slots, ...] = ()
+        self._committed = 0
 
     @property
     def nbytes(self) -> int:
@@ -67,7 +69,7 @@ class SlidingKV:
         if end > held.capacity_end:
             return self._slide(held, keys, values, start)
         held.write(keys, values, start)
-        self._buffers = (held,)
+        self._buffers = self._with_committed(held)
         return *held.read(visible, end), visible
 
     def reserve(self, start: int, tokens: int, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
@@ -78,8 +80,12 @@ class SlidingKV:
         held, end = self._find(start) if start else None, start + tokens
         if held is None or dtype != self.dtype or end > held.capacity_end:
             return None
-        held.end, self._buffers = end, (held,)
+        held.end, self._buffers = end, self._with_committed(held)
         return held.read(max(0, start - self.window), end)
+
+    def commit(self, length: int) -> None:
+        """Note that the timeline has so many tokens now: a pass that is interrupted goes back there."""
+        self._committed = length
 
     def holds(self, length: int) -> bool:
         """Tell whether the window before position `length` is still here."""
@@ -111,11 +117,16 @@ class SlidingKV:
         kept = max(first, end - self.keep_tokens)
         fresh = self._empty(keys, values, kept)
         fresh.write(keys[:, :, kept - first :], values[:, :, kept - first :], kept)
-        self._buffers = (held, fresh)
+        self._buffers = (*self._with_committed(held)[:1], fresh)
         return keys[:, :, visible - first :], values[:, :, visible - first :], visible
 
     def _empty(self, keys: Tensor, values: Tensor, first: int) -> Slots:
         return Slots.allocate(keys, values, slots=self.capacity_tokens, first=first, dtype=self.dtype)
+
+    def _with_committed(self, held: Slots) -> tuple[Slots, ...]:
+        """Return the buffers to keep beside a new one: what the timeline rests on, and the one written last."""
+        base = self._find(self._committed) if self._committed else None
+        return (held,) if base is None or base is held else (base, held)
 
     def _find(self, length: int) -> Slots | None:
         needed = max(0, length - self.window)

@@ -42,16 +42,36 @@ class DecoderLayer(nn.Module):
         cache: LayerKV | None = None,
         start: int = 0,
         padding_mask: Tensor | None = None,
+        block_tokens: int | None = None,
     ) -> Tensor:
-        """[B, T, H] -> [B, T, H]; the arguments are those of Attention."""
+        """[B, T, H] -> [B, T, H]; the arguments are those of Attention, block_tokens that of TextModel."""
+        if block_tokens is not None and block_tokens < hidden_states.shape[1]:
+            return self._by_blocks(hidden_states, rotary, cache, start, block_tokens)
+        total, normed = self._attend(hidden_states, rotary, cache, start, padding_mask)
+        return total + (self.mlp(normed, padding_mask) if self.is_moe else self.mlp(normed))
+
+    def _attend(
+        self, hidden_states: Tensor, rotary: RotaryTable, cache: LayerKV | None, start: int, padding_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the residual stream after attention, and its norm."""
         room = self.native.room(hidden_states, cache, start) if self.native is not None else None
         if self.native is not None and room is not None:
-            hidden_states, normed = self.native(hidden_states, rotary, room)
-        else:
-            normed = self.input_layernorm(hidden_states)
-            hidden_states = hidden_states + self.self_attn(normed, rotary, cache, start, padding_mask)
-            normed = self.post_attention_layernorm(hidden_states)
-        return hidden_states + (self.mlp(normed, padding_mask) if self.is_moe else self.mlp(normed))
+            return self.native(hidden_states, rotary, room)
+        normed = self.input_layernorm(hidden_states)
+        total = hidden_states + self.self_attn(normed, rotary, cache, start, padding_mask)
+        return total, self.post_attention_layernorm(total)
+
+    def _by_blocks(
+        self, hidden_states: Tensor, rotary: RotaryTable, cache: LayerKV | None, start: int, block_tokens: int
+    ) -> Tensor:
+        """Do what one pass for each block would do, but run the experts for all blocks at once; without gradients."""
+        total, normed = torch.empty_like(hidden_states), torch.empty_like(hidden_states)
+        for first in range(0, hidden_states.shape[1], block_tokens):
+            at = slice(first, first + block_tokens)
+            total[:, at], normed[:, at] = self._attend(hidden_states[:, at], rotary[at], cache, start + first, None)
+            if not self.is_moe:
+                total[:, at] += self.mlp(normed[:, at])
+        return total.add_(self.mlp(normed, block_tokens=block_tokens)) if self.is_moe else total
 
 
 class TextModel(nn.Module):
@@ -84,24 +104,33 @@ class TextModel(nn.Module):
         positions: Tensor,
         cache: KVCache | None = None,
         padding_mask: Tensor | None = None,
+        block_tokens: int | None = None,
     ) -> Tensor:
         """Run all layers: inputs_embeds [B, T, H] at positions [T] or [B, T] -> states [B, T, H] after the final norm.
 
         With a cache the tokens continue its timeline; they are written behind its length, and the caller commits them
         with `cache.advance(T)` once the pass has succeeded. Without one the rows are whole sequences, padded on either
         side where padding_mask [B, T] is False (results there mean nothing).
+
+        More tokens than `block_tokens` have the bits of one pass for each block of so many, if the experts' source
+        gives a row the same bits in any company; layer by layer its experts run once. With positions [T], a cache and
+        no gradients only.
         """
         if cache is not None and padding_mask is not None:
             raise ValueError("a padding mask goes with whole sequences, not with a KV cache")
+        if block_tokens is not None and (cache is None or positions.dim() != 1):
+            raise ValueError("blocks go with a KV cache and positions [T]")
         start = cache.length if cache is not None else 0
-        global_rotary = RotaryTable.at(positions, self.config.global_attention)
-        sliding_rotary = RotaryTable.at(positions, self.config.sliding_attention)
+        global_rotary = RotaryTable.at(positions, self.config.global_attention, block_tokens)
+        sliding_rotary = RotaryTable.at(positions, self.config.sliding_attention, block_tokens)
         hidden_states = inputs_embeds
         for i, layer in enumerate(self.layers):
             rotary = sliding_rotary if self.config.is_sliding(i) else global_rotary
             layer_cache = cache.layers[i] if cache is not None else None
-            hidden_states = layer(hidden_states, rotary, layer_cache, start, padding_mask)
-        return self.norm(hidden_states)
+            hidden_states = layer(hidden_states, rotary, layer_cache, start, padding_mask, block_tokens)
+        if block_tokens is None or hidden_states.shape[1] <= block_tokens:
+            return self.norm(hidden_states)
+        return torch.cat([self.norm(block) for block in hidden_states.split(block_tokens, dim=1)], dim=1)
 
     def logits(self, states: Tensor) -> Tensor:
         """Apply the head to states after the final norm: [..., H] -> [..., V] float32, not rounded by the kernels."""

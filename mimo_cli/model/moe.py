@@ -49,8 +49,17 @@ class Router(nn.Module):
         self.e_score_correction_bias: Tensor
         self.register_buffer("e_score_correction_bias", torch.zeros(config.n_routed_experts, dtype=torch.float32))
 
-    def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
-        """[N, H] -> expert_ids [N, A] int64, best first (ties: the lower id), and expert_weights [N, A] float32."""
+    def forward(self, hidden_states: Tensor, block_tokens: int | None = None) -> tuple[Tensor, Tensor]:
+        """[N, H] -> expert_ids [N, A] int64, best first (ties: the lower id), and expert_weights [N, A] float32.
+
+        block_tokens: the bits are those of blocks of so many rows, each for itself.
+        """
+        if block_tokens is None or len(hidden_states) <= block_tokens:
+            return self._choose(hidden_states)
+        blocks = [self._choose(block) for block in hidden_states.split(block_tokens)]
+        return torch.cat([ids for ids, _ in blocks]), torch.cat([weights for _, weights in blocks])
+
+    def _choose(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
         if self.kernels and self._is_native(hidden_states):
             x, bias, active = hidden_states.contiguous(), self.e_score_correction_bias, self.num_experts_per_tok
             normalizes, factor = self.norm_topk_prob, self.routed_scaling_factor
@@ -92,11 +101,16 @@ class MoE(nn.Module):
         # Kept as a function: a module would be registered, and saved, once per layer.
         self.run_experts = partial(experts.run, layer)
 
-    def forward(self, hidden_states: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """[B, T, H] -> [B, T, H]; rows where padding_mask [B, T] is False are never routed and come out zero."""
+    def forward(
+        self, hidden_states: Tensor, padding_mask: Tensor | None = None, block_tokens: int | None = None
+    ) -> Tensor:
+        """[B, T, H] -> [B, T, H]; rows where padding_mask [B, T] is False are never routed and come out zero.
+
+        block_tokens: routed by blocks of so many tokens, run together.
+        """
         rows = hidden_states.flatten(0, 1)  # [B*T, H]
         if padding_mask is None:
-            return self.run_experts(rows, *self.gate(rows)).view_as(hidden_states)
+            return self.run_experts(rows, *self.gate(rows, block_tokens)).view_as(hidden_states)
         valid = padding_mask.flatten().nonzero().squeeze(1)  # [N]
         rows = rows[valid]
         mixed = self.run_experts(rows, *self.gate(rows))  # [N, H]

@@ -29,11 +29,21 @@ class RotaryTable:
     sin: Tensor
 
     @classmethod
-    def at(cls, positions: Tensor, attention: AttentionConfig) -> "RotaryTable":
-        """Compute the table for positions [B, T] or [T]: angle p * theta^(-2j/R), all in float32."""
+    def at(cls, positions: Tensor, attention: AttentionConfig, block_tokens: int | None = None) -> "RotaryTable":
+        """Compute the table for positions [B, T] or [T]: angle p * theta^(-2j/R), all in float32.
+
+        block_tokens: positions [T] are computed in blocks of so many.
+        """
+        if block_tokens is not None and len(positions) > block_tokens:
+            tables = [cls.at(block, attention) for block in positions.split(block_tokens)]
+            return cls(torch.cat([table.cos for table in tables]), torch.cat([table.sin for table in tables]))
         inv_freq = _frequencies(attention.rotary_dim, attention.rope_theta, positions.device)
         angles = positions.float()[..., None, None] * inv_freq  # [..., T, 1, R/2]
         return cls(angles.cos(), angles.sin())
+
+    def __getitem__(self, tokens: slice) -> "RotaryTable":
+        """Return the table of some of the positions [T]."""
+        return RotaryTable(self.cos[tokens], self.sin[tokens])
 
     def rotate(self, heads: Tensor) -> Tensor:
         """Rotate [B, T, H, D]; dimensions from R on pass through. Rounded once, to the dtype of the input."""

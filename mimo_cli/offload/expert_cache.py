@@ -54,7 +54,7 @@ class ExpertCache:
         self._pool = ReadPool(self._work, threads)
         self._window = _READS_PER_THREAD * threads  # a prompt reads so far ahead of what is computed, and no farther
         self._free = list(range(self.capacity - 1, -1, -1))
-        self._touched = 0  # slots that have been used
+        self._touched: set[int] = set()  # slots that have memory
         self._withdrawn: list[int] = []  # slots that a smaller budget took away
         self._coming: dict[tuple[int, int], Fetch] = {}
         self._unused: set[tuple[int, int]] = set()  # read ahead and not asked for yet
@@ -66,9 +66,14 @@ class ExpertCache:
         return self.capacity - len(self._free) - len(self._withdrawn) - len(self._coming)
 
     @property
+    def slots_in_memory(self) -> int:
+        """Slots that have memory: those that were used, and were not given back."""
+        return len(self._touched)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of memory taken for slots, in use or free."""
-        return self._touched * self._arena.slot_bytes
+        return len(self._touched) * self._arena.slot_bytes
 
     @property
     def holds_all(self) -> bool:
@@ -125,19 +130,21 @@ class ExpertCache:
     def resize(self, slots: int) -> None:
         """Keep to `slots` slots from now on, at least one: experts leave, and their memory goes back to the system.
 
-        More than the slots there were at first are not possible.
+        More than the slots there were at first are not possible. Between two steps only.
         """
         self._recover()
         wanted = max(1, min(slots, self.capacity))
-        self._stop_reading()
-        while self.capacity - len(self._withdrawn) > wanted:
+        if wanted < self.limit:
+            self._stop_reading()
+        while self.limit > wanted:
             slot = self._take_slot(())
             if slot is None:
                 break
             self._arena.release(slot)
+            self._touched.discard(slot)
             self._withdrawn.append(slot)
-        while self._withdrawn and self.capacity - len(self._withdrawn) < wanted:
-            self._free.append(self._withdrawn.pop())
+        while self._withdrawn and self.limit < wanted:
+            self._free.insert(0, self._withdrawn.pop())  # those that have memory are used first
 
     @property
     def limit(self) -> int:
@@ -152,7 +159,7 @@ class ExpertCache:
             if self.policy.holds(slot) is not None:
                 self.policy.remove(slot)
             self._arena.release(slot)
-        self._touched = 0
+        self._touched.clear()
         self._free = [slot for slot in range(self.capacity - 1, -1, -1) if slot not in self._withdrawn]
 
     def close(self) -> None:
@@ -293,7 +300,7 @@ class ExpertCache:
         if is_ahead:
             self._unused.add((layer, expert))
             self.counters.prefetched += 1
-        self._touched = max(self._touched, self.capacity - len(self._free))
+        self._touched.add(slot)
         self._pool.submit([fetch])
         return fetch
 

@@ -9,7 +9,7 @@ Letters: N tokens, H hidden size, A experts per token, P = N A pairs.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -34,6 +34,9 @@ Guess: TypeAlias = Callable[[int, Tensor], tuple[int, list[int]] | None]
 
 FEW_PAIRS = 128
 """Up to so many pairs have rows of their own: 2 MB for MiMo-V2.5. Beyond, computing outlasts the odd late read."""
+
+BLOCK_ROWS = 2048
+"""Rows given to the kernels at once: their own memory grows with it."""
 
 MOST_STEPS = 64
 """A prompt counts for so many steps at most in the statistics: it says what is popular, not what comes next."""
@@ -80,6 +83,11 @@ class ExpertStore:
         self.cache = ExpertCache(self.source.fill_part, record_bytes, slots, *self._sizes, *reads)
         if self._usage_file is not None:
             self.cache.policy.remember(load_usage(self._usage_file))
+
+    def resize(self, slots: int) -> None:
+        """Keep to so many experts from now on, at least one and at most as many as were allotted."""
+        with self._turn:
+            self.cache.resize(slots)
 
     def warm(self) -> None:
         """Begin to read what earlier runs used most, while nothing else is asked for."""
@@ -138,13 +146,39 @@ class ExpertStore:
         if not len(hidden_states):
             return torch.zeros_like(hidden_states)
         with self._turn:
-            x = hidden_states.float().contiguous()
-            experts, pairs = self._sort(layer, expert_ids, expert_weights)
-            if len(experts) <= self.cache.limit and len(pairs.tokens) <= FEW_PAIRS:
-                total = self._as_they_come(layer, experts, pairs, x)
-            else:
-                total = self._in_order(layer, experts, pairs, x)
+            self.begin(layer, len(hidden_states))
+            total = self._run(layer, hidden_states.float().contiguous(), expert_ids, expert_weights)
         return total.to(hidden_states.dtype)
+
+    def begin(self, layer: int, tokens: int) -> None:
+        """Count a step of so many tokens, where a layer begins a new pass. `run` does this itself."""
+        if layer <= self._last_layer or self._last_layer < 0:  # a new pass
+            self.cache.step += min(tokens, MOST_STEPS)
+        self._last_layer = layer
+
+    def rows(self, layer: int, inputs: Tensor, experts: Tensor, weights: Tensor, tokens: int) -> Tensor:
+        """Return what each expert says of its own row, times its weight: float32 [P, H], for who adds them up himself.
+
+        inputs [P, H]; experts int64 [P]; weights float32 [P], of a step of so many tokens that `begin` was told of.
+        Added up in ascending order of experts, the rows of a token have the bits that `run` returns.
+        """
+        with self._turn:
+            return self._run(layer, inputs.float().contiguous(), experts[:, None], weights[:, None], tokens)
+
+    def fetch(self, layer: int, experts: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        """Yield place and record, uint8, of all of some ascending experts in their order, read where they must be.
+
+        A record holds until the next one is asked for. Nothing else may be asked of the store before the end.
+        """
+        with self._turn:
+            self.cache.note(layer, experts)
+            for ready in self.cache.arriving(layer, experts, in_order=True):
+                for place, address in ready:
+                    yield place, self.cache.record(address)
+
+    def holds(self, layer: int, expert: int) -> bool:
+        """Tell whether an expert is in memory."""
+        return self.cache.holds(layer, expert)
 
     def clear(self) -> None:
         """Let all experts go; the counters stay."""
@@ -159,6 +193,14 @@ class ExpertStore:
             self.cache.close()
             self.source.close()
 
+    def _run(
+        self, layer: int, x: Tensor, expert_ids: Tensor, expert_weights: Tensor, tokens: int | None = None
+    ) -> Tensor:
+        experts, pairs = self._sort(layer, expert_ids, expert_weights, tokens or len(x))
+        if len(experts) <= self.cache.limit and len(pairs.tokens) <= FEW_PAIRS:
+            return self._as_they_come(layer, experts, pairs, x)
+        return self._in_order(layer, experts, pairs, x)
+
     def _look_ahead(self, layer: int, hidden_states: Tensor) -> None:
         """Let the disk work when it has read this layer's experts, while they and the next attention are computed."""
         counters = self.cache.counters
@@ -169,14 +211,15 @@ class ExpertStore:
             if guessed is not None:
                 self.cache.read_ahead(*guessed, READS_PER_LAYER)
 
-    def _sort(self, layer: int, expert_ids: Tensor, expert_weights: Tensor) -> tuple[list[int], ExpertPairs]:
-        """Return ascending experts and the pairs, whose places index them; the policy hears of them."""
+    def _sort(
+        self, layer: int, expert_ids: Tensor, expert_weights: Tensor, step_tokens: int
+    ) -> tuple[list[int], ExpertPairs]:
+        """Return ascending experts and the pairs, whose places index them; the policy hears of them.
+
+        step_tokens: of the step; where each row is a pair, there are more rows.
+        """
         tokens, active = expert_ids.shape
         weights = expert_weights.reshape(-1).contiguous()
-        counted = min(tokens, MOST_STEPS)
-        if layer <= self._last_layer or self._last_layer < 0:  # a new pass
-            self.cache.step += counted
-        self._last_layer = layer
         if tokens == 1 and active <= len(self._one_token):  # a decoded token: plain lists are faster than tensors
             ids = expert_ids[0].tolist()
             experts = sorted(set(ids))
@@ -184,7 +227,8 @@ class ExpertStore:
             self.cache.note(layer, experts)
             return experts, ExpertPairs(self._one_token[:active], places, weights)
         unique, inverse, counts = expert_ids.reshape(-1).unique(return_inverse=True, return_counts=True)  # ascending
-        self.cache.note(layer, unique.tolist(), (counts / tokens).tolist(), counted)
+        shares = (counts / step_tokens).clamp(max=1).tolist()
+        self.cache.note(layer, unique.tolist(), shares, min(step_tokens, MOST_STEPS))
         token_of = torch.arange(tokens, dtype=torch.int32).repeat_interleave(active)
         return unique.tolist(), ExpertPairs(token_of, inverse.to(torch.int32), weights)
 
@@ -217,16 +261,15 @@ class ExpertStore:
         return total
 
     def _in_order(self, layer: int, experts: list[int], pairs: ExpertPairs, x: Tensor) -> Tensor:
-        """Compute in ascending order, as many at a time as are there."""
+        """Compute in ascending order, as many experts at a time as are there, for one block of rows after another."""
         total = torch.zeros(x.shape)
-        order = pairs.places.argsort(stable=True)
-        bounds = torch.searchsorted(pairs.places[order].contiguous(), torch.arange(len(experts) + 1, dtype=torch.int32))
-        ends = bounds.tolist()
+        active = len(pairs.tokens) // len(x)
+        blocks = [_SortedPairs(pairs, slice(at, at + BLOCK_ROWS), active) for at in range(0, len(x), BLOCK_ROWS)]
         for ready in self.cache.arriving(layer, experts, in_order=True):
-            first, last = ready[0][0], ready[-1][0]
-            own = order[ends[first] : ends[last + 1]]
-            places = pairs.places[own] - first
-            self._call(ready, ExpertPairs(pairs.tokens[own], places, pairs.weights[own]), x, total)
+            for block in blocks:
+                own = block.of(ready[0][0], ready[-1][0])
+                if len(own.tokens):
+                    self._call(ready, own, x[block.rows], total[block.rows])
         return total
 
     def _call(self, ready: list[tuple[int, int]], pairs: ExpertPairs, x: Tensor, out: Tensor) -> None:
@@ -235,3 +278,22 @@ class ExpertStore:
         down = [address + down_offset for address in gate_up]
         self.kernels.moe(self.records.up_shape, gate_up, down, pairs, x, out, self.precision)
         self.native_calls += 1
+
+
+class _SortedPairs:
+    """The pairs of a block of `rows`, ascending by expert; their tokens count from the block's first row."""
+
+    def __init__(self, pairs: ExpertPairs, rows: slice, active: int) -> None:
+        self.rows = rows
+        own = slice(rows.start * active, rows.stop * active)
+        places = pairs.places[own]
+        order = places.argsort(stable=True)
+        self._tokens = pairs.tokens[own][order] - rows.start
+        self._places = places[order].contiguous()
+        self._weights = pairs.weights[own][order]
+
+    def of(self, first: int, last: int) -> ExpertPairs:
+        """Return the pairs of the experts in places `first` to `last`, which become places 0 and on."""
+        bounds = torch.tensor([first, last + 1], dtype=torch.int32)
+        begin, end = torch.searchsorted(self._places, bounds).tolist()
+        return ExpertPairs(self._tokens[begin:end], self._places[begin:end] - first, self._weights[begin:end])

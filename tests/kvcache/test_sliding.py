@@ -118,3 +118,21 @@ def test_keys_are_kept_in_the_dtype_of_the_cache() -> None:
     for start, count in ((0, 2), (2, 200), (202, 1)):
         keys, values, _ = _update(cache, start, count)
         assert keys.dtype == values.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_pass_of_several_calls_leaves_what_was_committed(seed: int) -> None:
+    """A wave writes block after block before anything counts; interrupted anywhere, it is repeated from its start."""
+    rng = random.Random(seed)
+    cache, start = SlidingKV(WINDOW, torch.float32), 0
+    while start < 1200:
+        blocks = [rng.choice([1, 2, 7, STEP_TOKENS, 90]) for _ in range(rng.randint(1, 5))]
+        for written in (rng.randint(0, len(blocks)), len(blocks)):  # interrupted after so many blocks, then whole
+            at = start
+            for count in blocks[:written]:
+                _check(_update(cache, at, count), at, count)
+                assert len(cache._buffers) <= 2
+                at += count
+            assert cache.holds(start)
+        start += sum(blocks)
+        cache.commit(start)
