@@ -105,6 +105,14 @@ class ExpertCache:
             self._held = set()
         self._is_asking = False
 
+    def record(self, address: int) -> Tensor:
+        """Return the bytes of an expert that `arriving` named, uint8; they hold as long as its address."""
+        return self._arena.at(address)
+
+    def holds(self, layer: int, expert: int) -> bool:
+        """Tell whether an expert is in memory, read to its end."""
+        return self.policy.slot(layer, expert) is not None
+
     def read_ahead(self, layer: int, experts: Sequence[int], limit: int) -> None:
         """Begin to read up to `limit` experts that a layer will probably need, after all that a step waits for.
 

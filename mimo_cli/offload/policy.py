@@ -99,6 +99,24 @@ class SlotPolicy:
                 spared = slot
         return spared  # nothing is left but what the floors protect
 
+    def weakest(self, protected: Collection[int] = ()) -> tuple[int, float] | None:
+        """Return the slot whose expert's next use is farthest, never one of `protected`, and the steps until then.
+
+        Nothing is noted, and floors do not count: for who may still decide that nobody leaves.
+        """
+        slots = np.flatnonzero(self._key_of >= 0)
+        if protected:
+            slots = slots[~np.isin(slots, list(protected))]
+        if not len(slots):
+            return None
+        waits = self._waits(self._key_of[slots].astype(np.int64))
+        place = int(waits.argmax())
+        return int(slots[place]), float(waits[place])
+
+    def wait(self, layer: int, expert: int) -> float:
+        """Return the steps from now until an expert's next expected use."""
+        return float(self._waits(np.array([self._key(layer, expert)]))[0])
+
     def rate(self, layer: int, expert: int) -> float:
         """Return the expected uses per step."""
         return float(self._rates.expected(np.array([self._key(layer, expert)]))[0])

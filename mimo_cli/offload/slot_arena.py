@@ -27,6 +27,10 @@ class SlotArena:
         """Return where a slot begins."""
         return self._memory.data_ptr() + number * self.slot_bytes
 
+    def at(self, address: int) -> Tensor:
+        """Return the bytes of the slot that begins at an address."""
+        return self.slot((address - self._memory.data_ptr()) // self.slot_bytes)
+
     def release(self, number: int) -> None:
         """Give the memory of a slot back to the system; its content is lost, and it may be used again."""
         if hasattr(mmap, "MADV_DONTNEED"):
