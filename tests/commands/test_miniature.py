@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from mimo_cli.app import main
-from mimo_cli.miniature.bundled import bundled_path, is_miniature
+from mimo_cli.miniature.bundled import is_miniature
+from tests.support.miniature import random_miniature
 
 
 def test_the_folder_is_the_answer_and_the_rest_goes_to_stderr(
@@ -19,16 +20,16 @@ def test_the_folder_is_the_answer_and_the_rest_goes_to_stderr(
     assert is_miniature(folder)
 
 
-def test_the_default_seed_is_that_of_the_bundled_one(tmp_path: Path) -> None:
+def test_the_default_seed_is_always_the_same(tmp_path: Path) -> None:
     assert main(["miniature", str(tmp_path / "tiny"), "-q"]) == 0
     shard = "model_pp0_ep0_shard1.safetensors"
-    assert (tmp_path / "tiny" / shard).read_bytes() == (bundled_path() / shard).read_bytes()
+    assert (tmp_path / "tiny" / shard).read_bytes() == (random_miniature() / shard).read_bytes()
 
 
 def test_the_seed_changes_the_weights(tmp_path: Path) -> None:
     assert main(["miniature", str(tmp_path / "tiny"), "--seed", "7", "-q"]) == 0
     shard = "model_mtp.safetensors"
-    assert (tmp_path / "tiny" / shard).read_bytes() != (bundled_path() / shard).read_bytes()
+    assert (tmp_path / "tiny" / shard).read_bytes() != (random_miniature() / shard).read_bytes()
 
 
 def test_quiet_says_nothing_on_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

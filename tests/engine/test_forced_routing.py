@@ -10,13 +10,13 @@ from mimo_cli.engine.load import load_engine
 from mimo_cli.engine.routing_trace import RoutingRecorder, RoutingTrace, TracedPass, read_trace
 from mimo_cli.errors import UsageError
 from mimo_cli.media.prompt import Prompt
-from mimo_cli.miniature.bundled import bundled_path
+from tests.support.miniature import random_miniature
 
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    """The bundled miniature."""
-    return load_engine(bundled_path())
+    """The random miniature."""
+    return load_engine(random_miniature())
 
 
 def trace(

@@ -14,14 +14,14 @@ from mimo_cli.engine.load import load_engine
 from mimo_cli.engine.routing_trace import RoutingRecorder, RoutingTrace, TracedPass, read_trace
 from mimo_cli.errors import MimoError, UsageError
 from mimo_cli.media.prompt import Prompt
-from mimo_cli.miniature.bundled import bundled_path
 from mimo_cli.model.moe import MoE
+from tests.support.miniature import random_miniature
 
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    """The bundled miniature."""
-    return load_engine(bundled_path())
+    """The random miniature."""
+    return load_engine(random_miniature())
 
 
 def spy(engine: Engine, seen: list[list[list[int]]]) -> Callable[[], None]:

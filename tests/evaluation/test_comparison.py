@@ -10,8 +10,8 @@ from mimo_cli.errors import UsageError
 from mimo_cli.evaluation.comparison import compare, require_same_tokens
 from mimo_cli.evaluation.forced import Reading
 from mimo_cli.media.prompt import Prompt
-from mimo_cli.miniature.bundled import bundled_path
 from tests.support.engines import media_prompt, miniature_engine, picture
+from tests.support.miniature import random_miniature
 
 READINGS = [
     ("text", Reading(Prompt(tuple(range(20, 60))), 1)),
@@ -28,7 +28,7 @@ def test_a_model_is_no_distance_from_itself() -> None:
 
 def test_another_precision_is_some_way_off_and_both_are_told_their_likelihood() -> None:
     reference = miniature_engine()
-    with load_engine(bundled_path(), dtype="bfloat16") as model:
+    with load_engine(random_miniature(), dtype="bfloat16") as model:
         found = list(compare(reference, model, READINGS))
         ids = READINGS[0][1].prompt.ids
         expected = compare_logits(reference.logits(ids)[:-1], model.logits(ids)[:-1].float())
@@ -39,11 +39,11 @@ def test_another_precision_is_some_way_off_and_both_are_told_their_likelihood() 
 
 
 def test_models_with_other_tokens_cannot_be_compared(tmp_path: Path) -> None:
-    require_same_tokens(bundled_path(), bundled_path())
+    require_same_tokens(random_miniature(), random_miniature())
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(bundled_path() / name, tmp_path / name)
+        shutil.copy(random_miniature() / name, tmp_path / name)
     tokenizer = json.loads((tmp_path / "tokenizer.json").read_text())
     tokenizer["model"]["merges"] = tokenizer["model"]["merges"][:-1]
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(UsageError, match="different tokenizers"):
-        require_same_tokens(bundled_path(), tmp_path)
+        require_same_tokens(random_miniature(), tmp_path)

@@ -1,4 +1,4 @@
-"""A miniature is stored as the release stores MiMo-V2.5; the bundled one is what the generator writes."""
+"""A miniature is stored as the release stores MiMo-V2.5."""
 
 import json
 from collections.abc import Iterator
@@ -12,17 +12,18 @@ from mimo_cli.checkpoint.contents import check_tensors
 from mimo_cli.checkpoint.index import TensorIndex
 from mimo_cli.errors import UsageError
 from mimo_cli.miniature.build import write_miniature
-from mimo_cli.miniature.bundled import MARKER_FILE, NOTICE, bundled_path, is_miniature
+from mimo_cli.miniature.bundled import MARKER_FILE, NOTICE, is_miniature
+from tests.support.miniature import random_miniature
 
-BUNDLED_SEED = 0
+USUAL_SEED = 0
 MAX_BYTES = 5_000_000
 
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A miniature written now, with the bundled one's seed."""
+    """A miniature written now, with the usual seed."""
     folder = tmp_path_factory.mktemp("miniature") / "new"
-    write_miniature(folder, BUNDLED_SEED)
+    write_miniature(folder, USUAL_SEED)
     yield folder
 
 
@@ -30,27 +31,24 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_the_bundled_miniature_is_what_the_command_writes(fresh: Path) -> None:
-    written, bundled = files(fresh), files(bundled_path())
-    assert written.keys() == bundled.keys()
-    different = [name for name in written if written[name] != bundled[name]]
-    assert not different, "run `mimo miniature` with seed 0 and replace mimo_cli/miniature/data"
+def test_the_same_seed_gives_the_same_bytes(fresh: Path) -> None:
+    assert files(fresh) == files(random_miniature())
 
 
 def test_another_seed_gives_other_weights_and_the_same_tokenizer(fresh: Path, tmp_path: Path) -> None:
-    write_miniature(tmp_path / "other", BUNDLED_SEED + 1)
+    write_miniature(tmp_path / "other", USUAL_SEED + 1)
     first, second = files(fresh), files(tmp_path / "other")
     for name in first:
         same = first[name] == second[name]
         assert same == (not name.endswith(".safetensors") and name != MARKER_FILE), name
 
 
-def test_the_bundled_miniature_is_small() -> None:
-    assert sum(len(content) for content in files(bundled_path()).values()) <= MAX_BYTES
+def test_it_is_small() -> None:
+    assert sum(len(content) for content in files(random_miniature()).values()) <= MAX_BYTES
 
 
 def test_it_has_the_files_of_the_release() -> None:
-    names = set(files(bundled_path()))
+    names = set(files(random_miniature()))
     shards = {f"model_pp0_ep{rank}_shard{shard}.safetensors" for rank in range(8) for shard in range(2)}
     assert names == {
         *shards,
@@ -70,13 +68,13 @@ def test_it_has_the_files_of_the_release() -> None:
 
 
 def test_every_tensor_is_there_with_its_shape() -> None:
-    config = ModelConfig.from_file(bundled_path() / "config.json")
-    contents = check_tensors(config, TensorIndex.open(bundled_path()))
+    config = ModelConfig.from_file(random_miniature() / "config.json")
+    contents = check_tensors(config, TensorIndex.open(random_miniature()))
     assert contents.num_mtp == 3 and contents.has_vision and contents.has_audio and not contents.notes
 
 
 def test_parts_are_stored_in_the_releases_formats() -> None:
-    index = TensorIndex.open(bundled_path())
+    index = TensorIndex.open(random_miniature())
     fp8, bf16, f32 = torch.float8_e4m3fn, torch.bfloat16, torch.float32
     for name, dtype in {
         "model.embed_tokens.weight": bf16,
@@ -96,7 +94,7 @@ def test_parts_are_stored_in_the_releases_formats() -> None:
 
 
 def test_experts_are_spread_over_ranks_and_shards_and_all_else_is_in_one_place() -> None:
-    index = TensorIndex.open(bundled_path())
+    index = TensorIndex.open(random_miniature())
     for name in index.names():
         shard = index[name].shard.name
         if ".experts." in name:
@@ -108,7 +106,7 @@ def test_experts_are_spread_over_ranks_and_shards_and_all_else_is_in_one_place()
 
 
 def test_global_qkv_has_a_ragged_scale_grid_and_sliding_qkv_has_not() -> None:
-    index = TensorIndex.open(bundled_path())
+    index = TensorIndex.open(random_miniature())
     assert index.metadata["tp_size"] == 2 and index.metadata["save_format"] == "fp8"
     rows = {i: index[f"model.layers.{i}.self_attn.qkv_proj.weight"].shape[0] for i in (0, 1)}
     scales = {i: index[f"model.layers.{i}.self_attn.qkv_proj.weight_scale_inv"].shape[0] for i in (0, 1)}
@@ -117,15 +115,15 @@ def test_global_qkv_has_a_ragged_scale_grid_and_sliding_qkv_has_not() -> None:
 
 
 def test_token_ids_follow_the_small_vocabulary() -> None:
-    config = json.loads((bundled_path() / "config.json").read_text("utf-8"))
-    added = json.loads((bundled_path() / "tokenizer.json").read_text("utf-8"))["added_tokens"]
+    config = json.loads((random_miniature() / "config.json").read_text("utf-8"))
+    added = json.loads((random_miniature() / "tokenizer.json").read_text("utf-8"))["added_tokens"]
     ids = {entry["content"]: entry["id"] for entry in added}
     processor = config["processor_config"]
     assert processor["audio_token_id"] == ids["<|audio_pad|>"]
     assert processor["image_token_id"] == config["image_token_id"] == ids["<|image_pad|>"]
     assert processor["video_start_token_id"] == ids["<|mimo_video_start|>"]
     assert config["eos_token_id"] == ids["<|im_end|>"] < config["vocab_size"]
-    stops = json.loads((bundled_path() / "generation_config.json").read_text("utf-8"))["eos_token_id"]
+    stops = json.loads((random_miniature() / "generation_config.json").read_text("utf-8"))["eos_token_id"]
     assert stops == [ids["<|endoftext|>"], ids["<|im_end|>"], ids["<|mimo_audio_eod|>"]]
 
 
@@ -137,7 +135,7 @@ def test_a_folder_in_use_is_not_written_to(tmp_path: Path) -> None:
 
 
 def test_a_miniature_is_recognised(tmp_path: Path) -> None:
-    assert is_miniature(bundled_path()) == NOTICE
+    assert is_miniature(random_miniature()) == NOTICE
     assert is_miniature(tmp_path) is None
     (tmp_path / MARKER_FILE).write_text('{"notice": "a small trained model"}')
     assert is_miniature(tmp_path) == "a small trained model"

@@ -10,9 +10,9 @@ import torch
 from mimo_cli.engine.engine import Engine
 from mimo_cli.engine.load import load_engine
 from mimo_cli.media.prompt import Prompt
-from mimo_cli.miniature.bundled import bundled_path
 from mimo_cli.miniature.configuration import MERGES, VOCAB_SIZE
 from mimo_cli.miniature.vocabulary import CORPUS, Vocabulary
+from tests.support.miniature import random_miniature
 
 QUESTION = "<|im_start|>user\nWhat is in this picture?<|im_end|>"
 HEADER = "<|im_start|>assistant\n<think></think>"
@@ -33,12 +33,12 @@ def vocabulary() -> Vocabulary:
 
 @cache
 def tokenizer() -> tokenizers.Tokenizer:
-    return tokenizers.Tokenizer.from_file(str(bundled_path() / "tokenizer.json"))
+    return tokenizers.Tokenizer.from_file(str(random_miniature() / "tokenizer.json"))
 
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
-    with load_engine(bundled_path()) as loaded:
+    with load_engine(random_miniature()) as loaded:
         yield loaded
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import mimo_cli
 from mimo_cli.api import Engine
-from mimo_cli.miniature.bundled import bundled_path
+from tests.support.miniature import random_miniature
 from tests.support.source_tree import ROOT
 
 EXAMPLES = ROOT / "examples"
@@ -17,7 +17,7 @@ QUESTION = {"type": "text", "text": "What is this?"}
 
 @pytest.fixture(scope="module")
 def model() -> Iterator[Engine]:
-    with mimo_cli.load(bundled_path(), dtype="float32") as loaded:
+    with mimo_cli.load(random_miniature(), dtype="float32") as loaded:
         yield loaded
 
 

@@ -1,4 +1,4 @@
-"""Loaded engines for tests: the reference text checkpoints and the bundled miniature, each loaded once per process."""
+"""Loaded engines for tests: the reference text checkpoints and the random miniature, each loaded once per process."""
 
 import shutil
 from functools import cache
@@ -13,11 +13,11 @@ from mimo_cli.engine.load import LoadOptions, load_engine
 from mimo_cli.engine.sequence import Sequence
 from mimo_cli.media.prompt import Prompt, Span
 from mimo_cli.media.types import AudioInput, ImageInput, PixelChunk, VideoInput
-from mimo_cli.miniature.bundled import bundled_path
 from tests.reference.sets import reference_sets
+from tests.support.miniature import random_miniature
 
 GOLDEN = reference_sets()
-MINIATURE = bundled_path()
+MINIATURE = random_miniature()
 
 
 @cache
@@ -40,7 +40,7 @@ def golden_ids(number: int = 1, name: str = "text") -> tuple[int, ...]:
 
 @cache
 def miniature_engine() -> Engine:
-    """Load the bundled miniature, which has both towers, in float32."""
+    """Load the random miniature, which has both towers, in float32."""
     return load_engine(MINIATURE, dtype="float32")
 
 
