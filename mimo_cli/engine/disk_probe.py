@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from mimo_cli.errors import CapacityError, MimoError
-from mimo_cli.quant.buffers import PAGE_BYTES, allocate_bytes, round_up
+from mimo_cli.quant.pages import PAGE_BYTES, page_bytes, round_up
 
 DiskKind: TypeAlias = Literal["NVMe", "SSD", "hard disk", "unknown"]
 
@@ -31,7 +31,7 @@ USUAL_GBPS: dict[DiskKind, tuple[float, float]] = {
 THREADS = 6
 """Readers of a probe: disks of every kind are at their best with 4 to 8."""
 
-_WRITE_BYTES = 32 << 20
+_WRITE_BYTES = 8 << 20
 
 _SYS_BLOCK = Path("/sys/dev/block")
 
@@ -73,13 +73,18 @@ def probe_reads(
         reader.close()
 
 
+def scratch_path(folder: Path) -> Path:
+    """Return what this process calls its scratch file in a folder."""
+    return folder / f".mimo-probe-{os.getpid()}"
+
+
 @contextmanager
 def scratch_file(folder: Path, size_bytes: int, seconds: float = 60.0) -> Iterator[Path]:
     """Yield a file of random bytes that is gone afterwards; a slow disk gets a smaller one after so many seconds.
 
     Raises CapacityError where there is no room, MimoError where the disk refuses.
     """
-    path = folder / f".mimo-probe-{os.getpid()}"
+    path = scratch_path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize < 2 * size_bytes:
@@ -140,7 +145,7 @@ class _Reader:
         def work(number: int) -> None:
             draw = random.Random(seed * 1000 + number)
             # Memory as the expert store has it: in huge pages a direct read is a few long transfers, not thousands.
-            buffer = memoryview(allocate_bytes(self._block).fill_(0).numpy().data)
+            buffer = page_bytes(self._block)
             while not errors and (not spent or time.perf_counter() < deadline):  # one read at least
                 at = draw.randrange(len(places))
                 offset = draw.choice(places[at])

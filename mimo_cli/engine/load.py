@@ -22,7 +22,7 @@ from mimo_cli.engine.compute import Compute, Experts, PrecisionChoice, choose_co
 from mimo_cli.engine.embeddings import MediaEncoder
 from mimo_cli.engine.engine import Engine
 from mimo_cli.engine.lookahead import next_experts
-from mimo_cli.engine.machine import has_native_bfloat16
+from mimo_cli.engine.processor import has_native_bfloat16
 from mimo_cli.engine.towers import (
     AudioTables,
     empty_hearing,

@@ -1,4 +1,7 @@
-"""What a machine is, as far as it matters here: gathered in a second or two, judged by health.py."""
+"""What a machine is, as far as it matters here: gathered in a second or two, judged by health.py.
+
+Nothing large is loaded, and no probe lasts longer than it may: who looks at a machine in trouble wants an answer.
+"""
 
 import os
 import platform
@@ -6,6 +9,9 @@ import re
 import resource
 import shutil
 import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -13,10 +19,10 @@ from pathlib import Path
 import psutil
 
 from mimo_cli.engine.cgroup import MemoryGroup, memory_group
-from mimo_cli.engine.disk_probe import DiskKind, DiskRate, disk_kind, probe_reads, scratch_file
-from mimo_cli.engine.machine import cpu_flags, cpu_name
+from mimo_cli.engine.disk_probe import DiskKind, DiskRate, disk_kind, probe_reads, scratch_file, scratch_path
+from mimo_cli.engine.processor import cpu_flags, cpu_name
 from mimo_cli.errors import MimoError
-from mimo_cli.quant.kernels import load_kernels, missing_reason
+from mimo_cli.quant.availability import found_isa, missing_reason, usable_cores
 
 EXPERT_BYTES = 14_155_776
 """One expert of MiMo-V2.5 in int4: the size in which disks are asked."""
@@ -31,6 +37,8 @@ _PROBE_BYTES = 9 * EXPERT_BYTES
 _WRITE_S = 1.0
 _PROBE_S = 0.6
 _PROBE_FILES = 8
+_DISK_S = 2.5
+"""All that is asked of a disk must be over by then."""
 
 
 @dataclass(frozen=True)
@@ -75,15 +83,14 @@ def gather_facts(folders: list[Path], *, can_write: bool = True) -> MachineFacts
     `can_write` False leaves that away.
     """
     memory = psutil.virtual_memory()
-    kernels = load_kernels()
     return MachineFacts(
         system=platform.platform(),
         python=sys.version_info[:3],
         cpu=cpu_name(),
         cpu_flags=frozenset(cpu_flags()),
-        isa=kernels.isa if kernels else None,
+        isa=found_isa(),
         missing_kernels=missing_reason(),
-        threads=kernels.threads if kernels else os.cpu_count() or 1,
+        threads=usable_cores() if found_isa() else os.cpu_count() or 1,
         memory_bytes=memory.total,
         available_bytes=memory.available,
         swap_used_bytes=psutil.swap_memory().used,
@@ -130,11 +137,31 @@ def _disk(folder: Path, can_write: bool) -> Disk:
     while not there.is_dir() and there != there.parent:
         there = there.parent
     free_bytes, kind = shutil.disk_usage(there).free, disk_kind(there)
-    try:
-        rate = _rate(folder, there, can_write)
-    except MimoError as err:
-        return Disk(folder, free_bytes, kind, None, str(err))
+    found = _within(_DISK_S, lambda: _rate(folder, there, can_write))
+    if found is None:
+        with suppress(OSError):  # its thread may never come to that
+            scratch_path(there).unlink()
+        return Disk(folder, free_bytes, kind, None, f"it did not answer within {_DISK_S} seconds")
+    rate = found[0]
+    if isinstance(rate, MimoError):
+        return Disk(folder, free_bytes, kind, None, str(rate))
     return Disk(folder, free_bytes, kind, rate, None if rate else "not measured: nothing large to read")
+
+
+def _within(seconds: float, probe: Callable[[], DiskRate | None]) -> tuple[DiskRate | MimoError | None] | None:
+    """Return what a probe found, or its error; None where it is not over in time, and left to itself."""
+    found: list[DiskRate | MimoError | None] = []
+
+    def run() -> None:
+        try:
+            found.append(probe())
+        except MimoError as err:
+            found.append(err)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return (found[0],) if found else None
 
 
 def _rate(folder: Path, there: Path, can_write: bool) -> DiskRate | None:

@@ -8,9 +8,11 @@ import mmap
 import torch
 from torch import Tensor
 
-PAGE_BYTES = 4096
-HUGE_PAGE_BYTES = 1 << 21
-_PRIVATE = hasattr(mmap, "MAP_PRIVATE")
+from mimo_cli.quant.pages import HUGE_PAGE_BYTES as HUGE_PAGE_BYTES
+from mimo_cli.quant.pages import HUGE_PAGE_BYTES as HUGE_PAGE_BYTES
+from mimo_cli.quant.pages import PAGE_BYTES as PAGE_BYTES
+from mimo_cli.quant.pages import map_pages
+from mimo_cli.quant.pages import round_up as round_up
 
 
 def allocate_bytes(nbytes: int) -> Tensor:
@@ -24,20 +26,6 @@ def allocate_bytes(nbytes: int) -> Tensor:
 
 def allocate_mapped(nbytes: int) -> tuple[Tensor, mmap.mmap, int]:
     """Return `allocate_bytes` of at least one byte with its mapping, and where in that it begins."""
-    is_large = nbytes >= HUGE_PAGE_BYTES
-    alignment = HUGE_PAGE_BYTES if is_large else PAGE_BYTES
-    size = round_up(nbytes, PAGE_BYTES) + (alignment if is_large else 0)
-    try:  # private: Python's default is shared memory, which Linux backs with huge pages almost nowhere
-        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) if _PRIVATE else mmap.mmap(-1, size)
-    except OSError as err:
-        raise MemoryError(f"{nbytes} bytes") from err
-    if is_large and hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
+    memory, start = map_pages(nbytes)
     whole = torch.frombuffer(memory, dtype=torch.uint8)
-    start = -whole.data_ptr() % alignment
     return whole[start : start + nbytes], memory, start
-
-
-def round_up(number: int, multiple: int) -> int:
-    """Return the smallest multiple that is not below a number."""
-    return -(-number // multiple) * multiple

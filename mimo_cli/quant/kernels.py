@@ -1,12 +1,10 @@
 """The native kernels as Python objects: checked tensors in, float32 tensors out.
 
-The extension `_native` is optional. Where it was not built, or the processor has neither AVX2 nor AVX-512,
-`load_kernels` returns None and `missing_reason` says why; the package then computes with torch.
+Where there are no native kernels `load_kernels` returns None and `missing_reason` says why (availability.py).
 Letters: T tokens, O rows, I columns, H hidden size (in attention: query heads), A experts per token.
 """
 
 import functools
-import os
 import time
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -14,13 +12,15 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from mimo_cli.quant.availability import ISA_VARIABLE as ISA_VARIABLE
+from mimo_cli.quant.availability import missing_reason as missing_reason
+from mimo_cli.quant.availability import usable_cores, wanted_isa
 from mimo_cli.quant.packed import FORMATS, PackedShape
 
 try:
     from mimo_cli.quant import _native
-except ImportError as error:
+except ImportError:
     _native = None  # type: ignore[assignment]
-    _import_error = str(error)
 
 Precision = Literal["int8", "exact", "bfloat16"]
 """Of the activations. int8: 8 bits for integer formats, the fastest and the only lossy one. exact: float32's 24 bits.
@@ -33,9 +33,6 @@ faster by torch's matrix products."""
 
 MAX_HEAD_WIDTH = 1024
 """Of one attention head, in `rotate` and `attend`."""
-
-ISA_VARIABLE = "MIMO_ISA"
-"""Environment variable that asks for one instruction set (`avx512`, `avx2`) or `none`, for comparisons."""
 
 
 class ExpertPairs(NamedTuple):
@@ -366,41 +363,13 @@ def load_kernels(threads: int | None = None) -> Kernels | None:
     """Return the kernels for this machine, or None where there are none. `threads` None: all physical cores allowed."""
     if missing_reason():
         return None
-    return _open_kernels(os.environ.get(ISA_VARIABLE, "auto"), threads or _usable_cores())
+    return _open_kernels(wanted_isa(), threads or usable_cores())
 
 
 @functools.cache
 def _open_kernels(isa: str, threads: int) -> Kernels:
     """Open each combination once per process: every one has threads of its own."""
     return Kernels(isa, threads)
-
-
-def missing_reason() -> str | None:
-    """Say why there are no native kernels here; None where there are."""
-    if _native is None:
-        return f"the native kernels were not built ({_import_error})"
-    wanted = os.environ.get(ISA_VARIABLE, "auto")
-    features = _native.cpu_features()
-    if wanted == "none":
-        return f"{ISA_VARIABLE} is `none`"
-    if wanted not in ("auto", *features):
-        return f"{ISA_VARIABLE} is `{wanted}`; auto, none, {' or '.join(features)} expected"
-    if not (features.get(wanted) if wanted != "auto" else any(features.values())):
-        return f"this processor lacks {'AVX2' if wanted == 'auto' else wanted}"
-    return None
-
-
-def _usable_cores() -> int:
-    """Cores this process may run on, one thread each where two share a core."""
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
-    cores = set()
-    for cpu in allowed:
-        try:
-            with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list", encoding="ascii") as file:
-                cores.add(file.read().strip())
-        except OSError:
-            cores.add(str(cpu))
-    return max(1, len(cores))
 
 
 def _shape(shape: PackedShape) -> tuple[int, int, int, int]:

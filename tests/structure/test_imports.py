@@ -61,7 +61,7 @@ LIBRARY_HOMES = {
 }
 """Library -> the sub-packages or modules that may import it."""
 
-COMPILED = {(f"quant.{name}", "_native") for name in ("kernels", "quantize", "direct")}
+COMPILED = {(f"quant.{name}", "_native") for name in ("availability", "kernels", "quantize", "direct")}
 """The extension module and the modules that check what it is given; nothing else talks to it."""
 
 LAZY_PARTS = {"commands", "app", "settings", "terminal", "api", ""}
