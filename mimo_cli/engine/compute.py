@@ -16,7 +16,7 @@ from mimo_cli.checkpoint.reader import CheckpointReader
 from mimo_cli.engine.bind import stored_parts
 from mimo_cli.model.attention import Attention
 from mimo_cli.model.binding import Binding
-from mimo_cli.model.decoder import DecoderLayer
+from mimo_cli.model.decoder import DecoderLayer, TextModel
 from mimo_cli.model.moe import Router
 from mimo_cli.model.native_attention import NativeAttention
 from mimo_cli.model.norm import RMSNorm
@@ -137,6 +137,12 @@ def pack_linears(
             norms = layer.input_layernorm, layer.post_attention_layernorm
             layer.native = NativeAttention(compute.kernels, norms[0], layer.self_attn, norms[1])
     return packed
+
+
+def join_layers(decoder: TextModel, experts: Experts, compute: Compute) -> None:
+    """Let steps of a few tokens go through all layers in one call, where the kernels know every part of the network."""
+    if compute.kernels is not None and isinstance(experts, ExpertStore):
+        decoder.join_layers(compute.kernels, experts)
 
 
 def _packed(

@@ -18,7 +18,15 @@ from mimo_cli.checkpoint.qkv_layout import QkvChunks
 from mimo_cli.checkpoint.reader import CheckpointReader
 from mimo_cli.engine.bind import Loader, OnLoad, build_empty, module_bytes, require_memory
 from mimo_cli.engine.budgeting import divide_memory
-from mimo_cli.engine.compute import Compute, Experts, PrecisionChoice, choose_compute, open_experts, pack_linears
+from mimo_cli.engine.compute import (
+    Compute,
+    Experts,
+    PrecisionChoice,
+    choose_compute,
+    join_layers,
+    open_experts,
+    pack_linears,
+)
 from mimo_cli.engine.embeddings import MediaEncoder
 from mimo_cli.engine.engine import Engine
 from mimo_cli.engine.lookahead import next_experts
@@ -119,6 +127,7 @@ def load_engine(
     is_tight = budget is not None and budget.slots < budget.experts
     loader = Loader(module_bytes(modules), on_load, compute.kernels, is_tight=is_tight)
     loader.bind(decoder, reader, bindings)
+    join_layers(decoder, experts, compute)
     if vision:
         fill_vision(vision, reader, loader)
     if hearing:

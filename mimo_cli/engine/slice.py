@@ -15,7 +15,7 @@ from mimo_cli.checkpoint.contents import Contents
 from mimo_cli.engine.bench import BenchSpec
 from mimo_cli.engine.bind import Loader, OnLoad, build_empty, module_bytes
 from mimo_cli.engine.budgeting import divide_memory
-from mimo_cli.engine.compute import Compute, open_experts, pack_linears
+from mimo_cli.engine.compute import Compute, join_layers, open_experts, pack_linears
 from mimo_cli.engine.embeddings import MediaEncoder
 from mimo_cli.engine.engine import Engine
 from mimo_cli.engine.memory import available_bytes
@@ -121,6 +121,7 @@ def build_slice(
         experts.allot(budget.slots_bytes)
     loader = Loader(module_bytes([decoder]) + (0 if disk else resident), on_load, compute.kernels)
     loader.bind(decoder, reader, bindings)
+    join_layers(decoder, experts, compute)
     engine = Engine(
         folder=Path("random"),
         config=config,

@@ -7,8 +7,8 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
+from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from mimo_cli.engine.engine import Engine
@@ -44,6 +44,8 @@ class StepMeter:
         self._attention_s = 0.0
         self._started: list[float] = []
         self._handles: list[RemovableHandle] = []
+        self._native = engine.decoder.native
+        self._known: set[int] = set()  # hooks that are not needed where layers are run in one call
 
     def read(self) -> StepTimes:
         """Return the sums so far."""
@@ -52,7 +54,7 @@ class StepMeter:
     def __enter__(self) -> "StepMeter":
         for i, layer in enumerate(self._layers):
             feed_forward = layer.mlp
-            self._handles += [
+            watching: list[RemovableHandle] = [
                 layer.register_forward_pre_hook(lambda *_: self._started.append(time.perf_counter())),
                 layer.register_forward_hook(lambda *_, i=i: self._end_layer(i)),
             ]
@@ -63,8 +65,13 @@ class StepMeter:
                 ]
             if isinstance(feed_forward, MoE):
                 chosen = self.chosen.setdefault(i, Counter())
-                hook = feed_forward.gate.register_forward_hook(lambda _m, _i, out, to=chosen: _count(out, to))
-                self._handles.append(hook)
+                hook = feed_forward.gate.register_forward_hook(lambda _m, _i, out, to=chosen: _count(out[0], to))
+                watching.append(hook)
+            self._handles += watching
+            self._known |= {handle.id for handle in watching}
+        if self._native is not None:
+            self._native.watchers.append(self)
+            self._native.known_hooks |= self._known
         return self
 
     def __exit__(
@@ -72,6 +79,15 @@ class StepMeter:
     ) -> None:
         while self._handles:
             self._handles.pop().remove()
+        if self._native is not None:
+            self._native.watchers.remove(self)
+            self._native.known_hooks -= self._known
+
+    def layer_done(self, layer: int, seconds: float, expert_ids: Tensor | None) -> None:
+        """Take note of a layer that was run with others, in one call of the kernels."""
+        self._layer_s[layer] += seconds
+        if expert_ids is not None:
+            _count(expert_ids, self.chosen[layer])
 
     def _kernel_use(self) -> KernelUse:
         return self._kernels.use if self._kernels else KernelUse()
@@ -86,7 +102,6 @@ class StepMeter:
         self._attention_s += self._outside_kernels() - self._started.pop()
 
 
-def _count(routed: Any, chosen: Counter[int]) -> None:
-    expert_ids = routed[0]
+def _count(expert_ids: Tensor, chosen: Counter[int]) -> None:
     if len(expert_ids) == 1:
         chosen.update(expert_ids[0].tolist())

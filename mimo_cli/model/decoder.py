@@ -17,8 +17,10 @@ from mimo_cli.model.attention import Attention
 from mimo_cli.model.mlp import MLP
 from mimo_cli.model.moe import ExpertSource, MoE
 from mimo_cli.model.native_attention import NativeAttention
+from mimo_cli.model.native_layers import LayerParts, NativeLayers, SlotSource
 from mimo_cli.model.norm import RMSNorm
 from mimo_cli.model.rope import RotaryTable
+from mimo_cli.quant.kernels import Kernels
 from mimo_cli.quant.linear import INIT_STD, Linear
 
 
@@ -90,9 +92,19 @@ class TextModel(nn.Module):
         nn.init.normal_(self.embed_tokens.weight, std=INIT_STD)
         self.layers = nn.ModuleList(DecoderLayer(config, i, experts, dtype) for i in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.layernorm_epsilon, dtype)
+        self.native: NativeLayers | None = None  # given at loading, where the kernels know every layer
         self.lm_head = Linear(config.hidden_size, config.vocab_size, dtype=dtype)
         if config.tie_word_embeddings:
             self.embed_tokens.weight = self.lm_head.weight
+
+    def join_layers(self, kernels: Kernels, source: SlotSource) -> None:
+        """Let steps of a few tokens go through all layers in one call, where the kernels know every part of them."""
+        parts = []
+        for number, layer in enumerate(self.layers):
+            if not isinstance(layer, DecoderLayer) or layer.native is None or not NativeLayers.knows(layer.mlp):
+                return
+            parts.append(LayerParts(layer, layer.native, layer.mlp, self.config.is_sliding(number)))
+        self.native = NativeLayers(kernels, parts, self.norm, source)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Look up token ids [...] int64 -> [..., H]. There is no scaling."""
@@ -123,6 +135,10 @@ class TextModel(nn.Module):
         start = cache.length if cache is not None else 0
         global_rotary = RotaryTable.at(positions, self.config.global_attention, block_tokens)
         sliding_rotary = RotaryTable.at(positions, self.config.sliding_attention, block_tokens)
+        if self.native is not None and cache is not None:
+            states = self.native.forward(inputs_embeds, (global_rotary, sliding_rotary), cache, start)
+            if states is not None:
+                return states
         hidden_states = inputs_embeds
         for i, layer in enumerate(self.layers):
             rotary = sliding_rotary if self.config.is_sliding(i) else global_rotary

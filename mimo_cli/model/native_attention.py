@@ -12,8 +12,8 @@ from mimo_cli.kvcache.cache import LayerKV
 from mimo_cli.model.attention import Attention
 from mimo_cli.model.norm import RMSNorm
 from mimo_cli.model.rope import RotaryTable
-from mimo_cli.quant.kernels import Heads, Kernels, Product
-from mimo_cli.quant.linear import PackedLinear
+from mimo_cli.quant.kernels import Heads, Kernels
+from mimo_cli.quant.linear import PackedLinear, packed_product
 
 
 class NativeAttention(nn.Module):
@@ -49,7 +49,7 @@ class NativeAttention(nn.Module):
         total, normed = self.kernels.attention_block(
             hidden_states[0].contiguous(),
             (before.native, after.native),
-            (_product(attention.qkv_proj), _product(attention.o_proj)),
+            (packed_product(attention.qkv_proj), packed_product(attention.o_proj)),
             (rotary.cos.contiguous(), rotary.sin.contiguous()),
             Heads(a.num_heads, a.num_kv_heads, a.head_dim, a.v_head_dim),
             attention.value_scale,
@@ -58,9 +58,3 @@ class NativeAttention(nn.Module):
             sinks=attention.attention_sink_bias,
         )
         return total[None], normed[None]
-
-
-def _product(layer: nn.Module) -> Product:
-    if not isinstance(layer, PackedLinear):
-        raise TypeError(f"the kernels read packed layers, found {type(layer).__name__}")
-    return layer.product

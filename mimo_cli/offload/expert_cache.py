@@ -7,6 +7,7 @@ One thread asks; the threads of the pool only fill slots.
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
+import torch
 from torch import Tensor
 
 from mimo_cli.offload.counters import OffloadCounters
@@ -108,6 +109,16 @@ class ExpertCache:
     def record(self, address: int) -> Tensor:
         """Return the bytes of an expert that `arriving` named, uint8; they hold as long as its address."""
         return self._arena.at(address)
+
+    def layer_slots(self, layer: int) -> tuple[Tensor, int, int]:
+        """Return the slot of every expert of a layer, int32 [experts] that changes with the cache (negative: none), the
+        address of slot 0, and the bytes of a slot."""
+        return torch.from_numpy(self.policy.layer_slots(layer)), self._arena.address(0), self._arena.slot_bytes
+
+    def count_hits(self, experts: int) -> None:
+        """Count experts that were found and used in their slots."""
+        self.counters.hits += experts
+        self.counters.ram_bytes += experts * self.record_bytes
 
     def holds(self, layer: int, expert: int) -> bool:
         """Tell whether an expert is in memory, read to its end."""

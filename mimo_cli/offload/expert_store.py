@@ -10,6 +10,7 @@ Letters: N tokens, H hidden size, A experts per token, P = N A pairs.
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -24,6 +25,7 @@ from mimo_cli.offload.expert_records import ExpertRecords
 from mimo_cli.offload.record_source import RecordSource
 from mimo_cli.offload.usage_file import load_usage, save_usage
 from mimo_cli.quant.kernels import ExpertPairs, Kernels, Precision
+from mimo_cli.quant.layer_run import ExpertSlots
 from mimo_cli.quant.linear import refuse_gradients
 
 DEFAULT_RESIDENT_BYTES = 2_000_000_000
@@ -175,6 +177,23 @@ class ExpertStore:
             for ready in self.cache.arriving(layer, experts, in_order=True):
                 for place, address in ready:
                     yield place, self.cache.record(address)
+
+    def layer_slots(self, layer: int) -> ExpertSlots:
+        """Return where a layer's experts lie, for who runs them himself inside `step`."""
+        numbers, address, slot_bytes = self.cache.layer_slots(layer)
+        return ExpertSlots(numbers, address, slot_bytes, self.records.up_shape, self.precision)
+
+    @contextmanager
+    def step(self) -> Iterator[ExpertCache | None]:
+        """Keep all experts where they are while the block lasts. None where there is not a slot for every one."""
+        with self._turn:
+            yield self.cache if self.cache.holds_all else None
+
+    def count_step(self, layer: int, tokens: int, used: int) -> None:
+        """Count a layer of which `used` different experts were run from their slots."""
+        self.begin(layer, tokens)
+        self.cache.count_hits(used)
+        self.native_calls += 1
 
     def holds(self, layer: int, expert: int) -> bool:
         """Tell whether an expert is in memory."""

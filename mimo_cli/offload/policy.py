@@ -41,6 +41,11 @@ class SlotPolicy:
         found = int(self._slot_of[self._key(layer, expert)])
         return None if found < 0 else found
 
+    def layer_slots(self, layer: int) -> NDArray[np.int32]:
+        """Return the slot of every expert of a layer, -1 for those in none: a view that changes with the slots."""
+        first = self._key(layer, 0)
+        return self._slot_of[first : first + self._experts]
+
     def holds(self, slot: int) -> tuple[int, int] | None:
         """Return the layer and expert in a slot, None if it is free."""
         key = int(self._key_of[slot])

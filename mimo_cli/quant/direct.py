@@ -30,11 +30,11 @@ class Difference(NamedTuple):
 
 
 def can_encode(shape: PackedShape) -> bool:
-    """Tell whether `encode_int4` makes a stream of this shape: on this processor, for whole blocks and spans."""
-    return shape.format == "int4" and not missing_reason() and _native.can_encode(shape.rows, shape.cols)
+    """Tell whether `encode` makes a stream of this shape: on this processor, for whole blocks and spans."""
+    return shape.format in ("int4", "mxfp4") and not missing_reason() and _native.can_encode(shape.rows, shape.cols)
 
 
-def encode_int4(
+def encode(
     shape: PackedShape,
     out: Tensor,
     stream: int,
@@ -42,7 +42,7 @@ def encode_int4(
     scales: Tensor | None = None,
     row_blocks: Tensor | None = None,
 ) -> Difference | None:
-    """Choose int4 codes and scales of a matrix and write them into a stream; None where a weight is not a number.
+    """Choose int4 or mxfp4 codes and scales of a matrix, write them into a stream; None where a weight is no number.
 
     out uint8 [shape.nbytes]; weights [O, I] float32, or float8 with scales float32 [S, I / 128] and row_blocks [O], the
     scale row of each row. The largest difference is not looked for (0).
@@ -57,8 +57,8 @@ def encode_int4(
         source[1:] = [scales.data_ptr(), blocks.data_ptr()]
     else:
         _expect(weights.dtype == torch.float32, "floats")
-    sizes = shape.group, shape.rows, shape.cols, shape.streams
-    is_sound, error, squares = _native.encode_int4(*sizes, out.data_ptr(), stream, kind, *source)
+    sizes = FORMATS.index(shape.format), shape.group, shape.rows, shape.cols, shape.streams
+    is_sound, error, squares = _native.encode(*sizes, out.data_ptr(), stream, kind, *source)
     return Difference(error, squares, 0.0) if is_sound else None
 
 

@@ -121,7 +121,7 @@ class Kernels:
         float8 or its bytes (fp8), bfloat16 (bf16). scales: float16 [rows, groups] (int4, int8), uint8 [rows, groups]
         (mxfp4), float32 [blocks of 16 rows, spans of 128 columns] (fp8); any empty tensor for bf16.
         """
-        _expect(data, torch.uint8, (shape.nbytes,), "packed stream")
+        expect_tensor(data, torch.uint8, (shape.nbytes,), "packed stream")
         if tuple(codes.shape) != (shape.rows, shape.cols) or codes.element_size() != (
             2 if shape.format == "bf16" else 1
         ):
@@ -129,10 +129,10 @@ class Kernels:
                 f"codes of {shape} must be {shape.rows} x {shape.cols}, found {tuple(codes.shape)} {codes.dtype}"
             )
         if shape.format == "fp8":
-            _expect(scales, torch.float32, (shape.blocks, shape.spans), "scales")
+            expect_tensor(scales, torch.float32, (shape.blocks, shape.spans), "scales")
         elif shape.format != "bf16":
             kind = torch.uint8 if shape.format == "mxfp4" else torch.float16
-            _expect(scales, kind, (shape.rows, -(-shape.cols // shape.group)), "scales")
+            expect_tensor(scales, kind, (shape.rows, -(-shape.cols // shape.group)), "scales")
         codes, scales = codes.contiguous(), scales.contiguous()
         self._compute.pack(*_shape(shape), shape.streams, data.data_ptr(), stream, codes.data_ptr(), scales.data_ptr())
 
@@ -142,41 +142,41 @@ class Kernels:
         data uint8 [shape.nbytes]; nibbles uint8 [rows, cols / 2], the low half is the even column; scales uint8
         [rows, cols / 32].
         """
-        _expect(data, torch.uint8, (shape.nbytes,), "packed stream")
+        expect_tensor(data, torch.uint8, (shape.nbytes,), "packed stream")
         nibbles, scales = nibbles.contiguous(), scales.contiguous()
-        _expect(nibbles, torch.uint8, (shape.rows, shape.cols // 2), "nibbles")
-        _expect(scales, torch.uint8, (shape.rows, shape.cols // 32), "scales")
+        expect_tensor(nibbles, torch.uint8, (shape.rows, shape.cols // 2), "nibbles")
+        expect_tensor(scales, torch.uint8, (shape.rows, shape.cols // 32), "scales")
         ends = nibbles.data_ptr(), scales.data_ptr()
         self._compute.pack_nibbles(shape.rows, shape.cols, shape.streams, data.data_ptr(), stream, *ends)
 
     def linear(self, shape: PackedShape, data: Tensor, x: Tensor, precision: Precision) -> Tensor:
         """Return x W^T: x float32 [T, I] -> float32 [T, O]."""
         weight_bytes = shape.nbytes
-        _expect(data, torch.uint8, (weight_bytes,), "packed stream")
+        expect_tensor(data, torch.uint8, (weight_bytes,), "packed stream")
         x = x.contiguous()
-        _expect(x, torch.float32, (len(x), shape.cols), "input")
+        expect_tensor(x, torch.float32, (len(x), shape.cols), "input")
         y = torch.empty(len(x), shape.rows)
         if len(x):
             started = time.perf_counter()
             self._compute.linear(
                 *_shape(shape), data.data_ptr(), x.data_ptr(), y.data_ptr(), len(x), _PRECISIONS[precision]
             )
-            self._count(started, weight_bytes)
+            self.count(started, weight_bytes)
         return y
 
     def linear_cells(self, product: Product, x: Tensor) -> Tensor:
         """Return x W^T for a few rows [T, I] of float32 or bfloat16, rounded to that dtype: [T, O]."""
         shape, data, precision = product
         tokens, weight_bytes = len(x), shape.nbytes
-        _expect(data, torch.uint8, (weight_bytes,), "packed stream")
-        _expect(x, _float_dtype(x), (tokens, shape.cols), "input")
+        expect_tensor(data, torch.uint8, (weight_bytes,), "packed stream")
+        expect_tensor(x, _float_dtype(x), (tokens, shape.cols), "input")
         y = torch.empty(tokens, shape.rows, dtype=x.dtype)
         started = time.perf_counter()
         self._compute.linear_cells(
             *(*_shape(shape), data.data_ptr(), x.data_ptr(), x.dtype == torch.bfloat16, y.data_ptr(), tokens),
             _PRECISIONS[precision],
         )
-        self._count(started, weight_bytes)
+        self.count(started, weight_bytes)
         return y
 
     def moe(
@@ -195,10 +195,10 @@ class Kernels:
         streams of the experts, which must stay alive. A token's experts are added in the order of those lists, so the
         answer depends neither on where a stream lies nor on how a layer is cut into several calls.
         """
-        _expect(x, torch.float32, (len(x), up_shape.cols), "input")
-        _expect(out, torch.float32, tuple(x.shape), "output")
+        expect_tensor(x, torch.float32, (len(x), up_shape.cols), "input")
+        expect_tensor(out, torch.float32, tuple(x.shape), "output")
         for column, kind in ((pairs.tokens, torch.int32), (pairs.places, torch.int32), (pairs.weights, torch.float32)):
-            _expect(column, kind, (len(pairs.tokens),), "pairs")
+            expect_tensor(column, kind, (len(pairs.tokens),), "pairs")
         if not len(pairs.tokens):
             return
         down_shape = PackedShape(up_shape.format, up_shape.group, up_shape.cols, up_shape.rows)
@@ -211,7 +211,7 @@ class Kernels:
             *(pairs.tokens.data_ptr(), pairs.places.data_ptr(), pairs.weights.data_ptr(), len(pairs.tokens)),
             *(len(x), x.data_ptr(), out.data_ptr(), _PRECISIONS[precision]),
         )
-        self._count(started, weight_bytes)
+        self.count(started, weight_bytes)
 
     def rotate(self, qkv: Tensor, cos: Tensor, sin: Tensor, heads: Heads, value_scale: float) -> RotatedHeads:
         """Split rows of a fused projection, qkv [T, (H + K) D + K Dv] float32 or bfloat16, into heads.
@@ -220,7 +220,7 @@ class Kernels:
         scaled; all are rounded to the dtype of qkv at the places where torch would round them.
         """
         tokens = len(qkv)
-        _expect(qkv, _float_dtype(qkv), (tokens, heads.columns), "fused projection")
+        expect_tensor(qkv, _float_dtype(qkv), (tokens, heads.columns), "fused projection")
         half = cos.numel() // tokens
         _expect_turns(cos, sin, half, heads)
         query = torch.empty(tokens, heads.queries, heads.width)
@@ -232,7 +232,7 @@ class Kernels:
             *(qkv.data_ptr(), qkv.dtype == torch.bfloat16, tokens, *heads, half, cos.data_ptr(), sin.data_ptr()),
             *(value_scale, query.data_ptr(), keys.data_ptr(), values.data_ptr()),
         )
-        self._count(started)
+        self.count(started)
         return RotatedHeads(query, keys, values)
 
     def attend(
@@ -245,9 +245,9 @@ class Kernels:
         threads, or on where in memory its keys stand. window and sinks [H] are those of model.attention.attend.
         """
         heads = Heads(query.shape[1], keys.shape[0], query.shape[2], values.shape[-1])
-        _expect(query, torch.float32, (len(query), heads.queries, heads.width), "query")
+        expect_tensor(query, torch.float32, (len(query), heads.queries, heads.width), "query")
         _expect_seen(keys, values, heads, offset, len(query))
-        logits = _sink_logits(sinks, heads.queries)
+        logits = sink_logits(sinks, heads.queries)
         out = torch.empty(len(query), heads.queries, heads.value_width)
         started = time.perf_counter()
         self._compute.attend(
@@ -256,20 +256,20 @@ class Kernels:
             *(keys.dtype == torch.bfloat16, offset, -1 if window is None else window, heads.width**-0.5),
             *(0 if logits is None else logits.data_ptr(), out.data_ptr()),
         )
-        self._count(started)
+        self.count(started)
         return out
 
     def norm(self, x: Tensor, norm: Norm) -> Tensor:
         """Return x / rms(x) rounded, times the weight, for a few rows [T, H] of float32 or bfloat16."""
         tokens, size = x.shape
-        _expect(x, _float_dtype(x), (tokens, size), "rows")
-        _expect(norm.weight, x.dtype, (size,), "norm")
+        expect_tensor(x, _float_dtype(x), (tokens, size), "rows")
+        expect_tensor(norm.weight, x.dtype, (size,), "norm")
         out = torch.empty_like(x)
         started = time.perf_counter()
         self._compute.norm(
             *(x.data_ptr(), x.dtype == torch.bfloat16, tokens, size, norm.weight.data_ptr(), norm.eps, out.data_ptr())
         )
-        self._count(started)
+        self.count(started)
         return out
 
     def attention_block(
@@ -293,11 +293,11 @@ class Kernels:
         """
         (tokens, hidden), (qkv, output), (cos, sin), (keys, values) = x.shape, products, rotary, seen
         half, offset = cos.numel() // tokens, keys.shape[1] - tokens
-        qkv_bytes, output_bytes, logits = qkv.shape.nbytes, output.shape.nbytes, _sink_logits(sinks, heads.queries)
-        _expect(x, _float_dtype(x), (tokens, hidden), "rows")
+        qkv_bytes, output_bytes, logits = qkv.shape.nbytes, output.shape.nbytes, sink_logits(sinks, heads.queries)
+        expect_tensor(x, _float_dtype(x), (tokens, hidden), "rows")
         for norm, product, weight_bytes in zip(norms, products, (qkv_bytes, output_bytes), strict=True):
-            _expect(norm.weight, x.dtype, (hidden,), "norm")
-            _expect(product.data, torch.uint8, (weight_bytes,), "packed stream")
+            expect_tensor(norm.weight, x.dtype, (hidden,), "norm")
+            expect_tensor(product.data, torch.uint8, (weight_bytes,), "packed stream")
         if (qkv.shape.rows, qkv.shape.cols) != (heads.columns, hidden):
             raise ValueError(f"a projection of {qkv.shape} does not make {heads}")
         if (output.shape.rows, output.shape.cols) != (hidden, heads.queries * heads.value_width):
@@ -311,15 +311,47 @@ class Kernels:
         self._compute.attention_block(
             *(x.data_ptr(), x.dtype == torch.bfloat16, tokens, hidden),
             *(norms[0].weight.data_ptr(), norms[1].weight.data_ptr(), norms[0].eps, norms[1].eps),
-            *_product(qkv),
-            *_product(output),
+            *product_numbers(qkv),
+            *product_numbers(output),
             *(*heads, half, cos.data_ptr(), sin.data_ptr(), value_scale),
             *(keys.data_ptr(), values.data_ptr(), keys.stride(0), values.stride(0)),
             *(offset, -1 if window is None else window, heads.width**-0.5),
             *(0 if logits is None else logits.data_ptr(), total.data_ptr(), normed.data_ptr()),
         )
-        self._count(started, qkv_bytes + output_bytes, products=2)
+        self.count(started, qkv_bytes + output_bytes, products=2)
         return total, normed
+
+    def feed_forward(self, products: tuple[Product, Product, Product], x: Tensor) -> Tensor:
+        """Return down(silu(gate x) * up x) for a few rows [T, H] of float32 or bfloat16; products: gate, up, down.
+
+        Rounded to the dtype after every operation, as torch does.
+        """
+        (tokens, hidden), width = x.shape, products[0].shape.rows
+        expect_tensor(x, _float_dtype(x), (tokens, hidden), "rows")
+        weight_bytes = 0
+        for product, size in zip(products, ((width, hidden), (width, hidden), (hidden, width)), strict=True):
+            if (product.shape.rows, product.shape.cols) != size:
+                raise ValueError(f"{product.shape} where {size} is expected")
+            expect_tensor(product.data, torch.uint8, (product.shape.nbytes,), "packed stream")
+            weight_bytes += product.shape.nbytes
+        out = torch.empty_like(x)
+        started = time.perf_counter()
+        self._compute.feed_forward(
+            *(x.data_ptr(), x.dtype == torch.bfloat16, tokens, hidden, width),
+            *(number for product in products for number in product_numbers(product)),
+            out.data_ptr(),
+        )
+        self.count(started, weight_bytes, products=3)
+        return out
+
+    def no_layers(self, last: Norm) -> Any:
+        """Return native layers, none yet, before a last norm, for `LayerRun`."""
+        weight = last.weight
+        return _native.Layers(len(weight), weight.dtype == torch.bfloat16, weight.data_ptr(), last.eps)
+
+    def run_layers(self, layers: Any, *arguments: int) -> int:
+        """Run native `layers` for `LayerRun`, which checks the arguments and counts; returns where it stopped."""
+        return int(self._compute.run_layers(layers, *arguments))
 
     def route(
         self, x: Tensor, weight: Tensor, bias: Tensor, active: int, *, normalizes: bool, factor: float
@@ -330,9 +362,9 @@ class Kernels:
         """
         tokens, hidden = x.shape
         experts = len(weight)
-        _expect(x, _float_dtype(x), (tokens, hidden), "rows")
-        _expect(weight, torch.float32, (experts, hidden), "weight")
-        _expect(bias, torch.float32, (experts,), "bias")
+        expect_tensor(x, _float_dtype(x), (tokens, hidden), "rows")
+        expect_tensor(weight, torch.float32, (experts, hidden), "weight")
+        expect_tensor(bias, torch.float32, (experts,), "bias")
         if not 0 < active <= experts:
             raise ValueError(f"{active} of {experts} experts cannot be chosen")
         ids, weights = torch.empty(tokens, active, dtype=torch.int64), torch.empty(tokens, active)
@@ -341,10 +373,10 @@ class Kernels:
             *(x.data_ptr(), x.dtype == torch.bfloat16, tokens, hidden, weight.data_ptr(), bias.data_ptr(), experts),
             *(active, normalizes, factor, ids.data_ptr(), weights.data_ptr()),
         )
-        self._count(started)
+        self.count(started)
         return ids, weights
 
-    def _count(self, started: float, weight_bytes: int = 0, products: int | None = None) -> None:
+    def count(self, started: float, weight_bytes: int = 0, products: int | None = None) -> None:
         """Count a call that has just ended: one product if it read weights, or so many."""
         seconds = time.perf_counter() - started
         calls, before_s, read_bytes = self.use
@@ -376,7 +408,13 @@ def _shape(shape: PackedShape) -> tuple[int, int, int, int]:
     return FORMATS.index(shape.format), shape.group, shape.rows, shape.cols
 
 
-def _product(product: Product) -> tuple[int, int, int, int]:
+def precision_number(precision: Precision) -> int:
+    """Return what native code calls a precision."""
+    return _PRECISIONS[precision]
+
+
+def product_numbers(product: Product) -> tuple[int, int, int, int]:
+    """Return what native code is told of a product: format, group, address, precision."""
     shape, data, precision = product
     return FORMATS.index(shape.format), shape.group, data.data_ptr(), _PRECISIONS[precision]
 
@@ -395,11 +433,12 @@ def _expect_seen(keys: Tensor, values: Tensor, heads: Heads, offset: int, tokens
         raise ValueError(f"{tokens} queries at key {offset} do not fit {list(keys.shape)} keys")
 
 
-def _sink_logits(sinks: Tensor | None, count: int) -> Tensor | None:
+def sink_logits(sinks: Tensor | None, count: int) -> Tensor | None:
+    """Return sinks [count] as the kernels read them."""
     if sinks is None:
         return None
     logits = sinks.detach().float().contiguous()
-    _expect(logits, torch.float32, (count,), "sinks")
+    expect_tensor(logits, torch.float32, (count,), "sinks")
     return logits
 
 
@@ -407,7 +446,8 @@ def _float_dtype(tensor: Tensor) -> torch.dtype:
     return torch.bfloat16 if tensor.dtype == torch.bfloat16 else torch.float32
 
 
-def _expect(tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...], what: str) -> None:
+def expect_tensor(tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...], what: str) -> None:
+    """Raise ValueError for a tensor that a kernel would misread."""
     if (
         tensor.dtype != dtype
         or tuple(tensor.shape) != shape

@@ -72,6 +72,13 @@ class PackedLinear(nn.Module):
         return y.view(*x.shape[:-1], self.shape.rows)
 
 
+def packed_product(layer: nn.Module) -> Product:
+    """Return what the kernels multiply with for a layer. Raises TypeError where it is not packed."""
+    if not isinstance(layer, PackedLinear):
+        raise TypeError(f"the kernels read packed layers, found {type(layer).__name__}")
+    return layer.product
+
+
 def refuse_gradients(x: Tensor) -> None:
     """Raise MimoError if a result of x would need a gradient: the native kernels compute none."""
     if x.requires_grad and torch.is_grad_enabled():

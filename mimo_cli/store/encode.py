@@ -1,7 +1,8 @@
 """From stored matrices to packed streams: the same codes where the format stays, the best new ones where it changes.
 
-Works through slabs of rows: besides the result, memory does not grow with the matrix. What is released as FP8 or MXFP4
-goes to int4, FP8 or MXFP4 in one native pass over whole matrices; the rest through floats in the processor's cache.
+Works through slabs of rows: besides the result, memory does not grow with the matrix. What is released as FP8 or floats
+goes to int4 or MXFP4, and FP8 or MXFP4 to itself, in one native pass over whole matrices; the rest through floats in
+the processor's cache.
 """
 
 import math
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mimo_cli.errors import CheckpointError
-from mimo_cli.quant.direct import can_encode, encode_int4
+from mimo_cli.quant.direct import can_encode, encode
 from mimo_cli.quant.fp8 import require_numbers
 from mimo_cli.quant.mxfp4 import decode
 from mimo_cli.quant.packed import BLOCK_ROWS, SPAN_COLS, PackedShape
@@ -108,12 +109,12 @@ def _encode_direct(matrix: StoredMatrix, start: int, slab: PackedShape, out: Ten
         return Error()
     codes, order = _codes(matrix, start, slab.rows)
     if matrix.kind == "plain" or matrix.scales is None:
-        lost = encode_int4(slab, out, stream, codes.float())
+        lost = encode(slab, out, stream, codes.float())
     else:
         scales = matrix.scales.float()
         if not bool(torch.isfinite(scales).all()):
             raise CheckpointError("a block scale is not finite")
-        lost = encode_int4(slab, out, stream, codes, scales, _scale_rows(matrix, order))
+        lost = encode(slab, out, stream, codes, scales, _scale_rows(matrix, order))
     if lost is None:
         raise CheckpointError("a weight is not finite, or too large to be quantised")
     return Error(lost.squared_error, lost.squared_weights)

@@ -13,6 +13,7 @@ from mimo_cli.engine.stats import Progress
 from mimo_cli.errors import ContextOverflowError, MimoError, UsageError
 from mimo_cli.media.prompt import Prompt
 from mimo_cli.model.moe import MoE
+from mimo_cli.offload.expert_store import ExpertStore
 from tests.support.engines import fresh, golden_engine, golden_ids, last_logits, media_prompt, miniature_engine, picture
 
 ENGINE = golden_engine()
@@ -177,17 +178,21 @@ class Interrupter:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.left: int | None = None
-        original = MoE.forward
+        self._before(monkeypatch, MoE, "forward")
+        self._before(monkeypatch, ExpertStore, "count_step")  # of a layer that was run with others in one native call
 
-        def forward(moe: MoE, *inputs: object) -> object:
+    def _before(self, monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+        original = getattr(owner, name)
+
+        def interrupted(*inputs: object, **options: object) -> object:
             if self.left is not None:
                 self.left -= 1
                 if self.left < 0:
                     self.left = None
                     raise KeyboardInterrupt
-            return original(moe, *inputs)
+            return original(*inputs, **options)
 
-        monkeypatch.setattr(MoE, "forward", forward)
+        monkeypatch.setattr(owner, name, interrupted)
 
 
 @pytest.fixture

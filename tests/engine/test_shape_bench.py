@@ -23,7 +23,7 @@ def test_rows_are_those_of_every_benchmark_shortest_context_first() -> None:
         assert row.prefill_tps.median > 0 and row.decode_tps.median > 0 and row.ttft_ms.median > 0
         assert row.hit_rate == 1 and row.bytes_per_token == 0 and row.repeats == 2
         assert row.kv_bytes > 0 and row.peak_rss_bytes > 10**7
-        assert 0 < row.attention_share < row.non_kernel_share < 1
+        assert 0 <= row.attention_share < row.non_kernel_share < 1
         assert measured.read_ceiling_gbps > 0
 
 
@@ -39,8 +39,8 @@ def test_bytes_per_token_are_all_weights_that_a_token_needs() -> None:
     experts = 2 * ACTIVE * (2 * width + hidden) * 128 * 4.5 / 8
     for measured in report.rows:
         assert measured.row.weight_bytes_per_token == dense + experts
-        decoded_gbps = measured.row.weight_bytes_per_token * measured.row.decode_tps.median / 1e9
-        assert measured.weights_gbps == pytest.approx(decoded_gbps, rel=0.5)  # mean of the runs against their median
+        tps = measured.weights_gbps * 1e9 / measured.row.weight_bytes_per_token  # of all runs together
+        assert measured.row.decode_tps.low * (1 - 1e-6) <= tps <= measured.row.decode_tps.high * (1 + 1e-6)
 
 
 @needs_kernels

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from mimo_cli.quant.direct import any_nan, can_encode, compare, decode_streams, encode_int4
+from mimo_cli.quant.direct import any_nan, can_encode, compare, decode_streams
+from mimo_cli.quant.direct import encode as encode_stream
 from mimo_cli.quant.fp8 import expand_block_scales, quantize_blocks
 from mimo_cli.quant.kernels import Kernels, missing_reason
 from mimo_cli.quant.mxfp4 import decode, encode
@@ -41,8 +42,8 @@ def test_fp8_goes_to_int4_as_well_as_through_floats(group: int, stream: int) -> 
     floats = expand_block_scales(weights, scales, torch.float32)
     shape = PackedShape("int4", group, 256, 512, 2)
     data = torch.zeros(shape.nbytes, dtype=torch.uint8)
-    lost = encode_int4(shape, data, stream, weights, scales, blocks)
-    again = encode_int4(shape, torch.zeros_like(data), stream, floats)
+    lost = encode_stream(shape, data, stream, weights, scales, blocks)
+    again = encode_stream(shape, torch.zeros_like(data), stream, floats)
     decoded = decode_streams(data, shape)[stream]
     assert lost is not None and again is not None
     found = compare(floats, decoded)
@@ -61,7 +62,7 @@ def test_extreme_groups_stay_finite(value: float) -> None:
     weights[:, ::3] = -value
     shape = PackedShape("int4", 32, 16, 128)
     data = torch.zeros(shape.nbytes, dtype=torch.uint8)
-    assert encode_int4(shape, data, 0, weights) is not None
+    assert encode_stream(shape, data, 0, weights) is not None
     decoded = decode_streams(data, shape)[0]
     assert bool(torch.isfinite(decoded).all())
     largest = min(value, 8 * 65504.0)  # of the format
@@ -75,13 +76,13 @@ def test_what_is_no_number_is_found(bad: float) -> None:
     weights = torch.randn(32, 256)
     shape = PackedShape("int4", 32, 32, 256)
     data = torch.zeros(shape.nbytes, dtype=torch.uint8)
-    assert encode_int4(shape, data, 0, weights) is not None
+    assert encode_stream(shape, data, 0, weights) is not None
     weights[17, 200] = bad
-    assert encode_int4(shape, data, 0, weights) is None
+    assert encode_stream(shape, data, 0, weights) is None
     codes, scales, blocks = _fp8(32, 256)
-    assert any_nan(codes) is False and encode_int4(shape, data, 0, codes, scales, blocks) is not None
+    assert any_nan(codes) is False and encode_stream(shape, data, 0, codes, scales, blocks) is not None
     codes.view(torch.uint8)[31, 255] = 0xFF
-    assert any_nan(codes) is True and encode_int4(shape, data, 0, codes, scales, blocks) is None
+    assert any_nan(codes) is True and encode_stream(shape, data, 0, codes, scales, blocks) is None
 
 
 @pytest.mark.parametrize(("rows", "cols"), [(16, 128), (20, 96), (48, 320)])

@@ -218,9 +218,19 @@ inline float sum_lanes(Floats v) {
   return _mm_cvtss_f32(_mm_add_ss(m, _mm_movehdup_ps(m)));
 }
 
-inline __m256 swiglu(__m256 gate, __m256 up) {
-  const __m256 e = exp_ps(_mm256_sub_ps(_mm256_setzero_ps(), gate));
-  return _mm256_mul_ps(_mm256_div_ps(gate, _mm256_add_ps(e, _mm256_set1_ps(1.f))), up);
+inline __m256 silu(__m256 x) {
+  const __m256 e = exp_ps(_mm256_sub_ps(_mm256_setzero_ps(), x));
+  return _mm256_div_ps(x, _mm256_add_ps(e, _mm256_set1_ps(1.f)));
+}
+inline __m256 swiglu(__m256 gate, __m256 up) { return _mm256_mul_ps(silu(gate), up); }
+
+void silu_all(float* x, size_t count) {
+  for (; count >= kLanes; x += kLanes, count -= kLanes) store_floats(x, silu(load_floats(x)));
+  if (!count) return;
+  float last[kLanes] = {};
+  std::copy(x, x + count, last);
+  store_floats(last, silu(load_floats(last)));
+  std::copy(last, last + count, x);
 }
 
 inline void finish(const RowsTask& t, int pair, int row, const __m256 (&acc)[2]) {
@@ -356,7 +366,7 @@ int64_t dots(int64_t count) {
   return (count + kChains - 1) / kChains * kChains * 32;
 }
 
-const Isa kIsa = {"avx2", prepare, rows, attend_chunk, dot_rows, dots};
+const Isa kIsa = {"avx2", prepare, rows, attend_chunk, dot_rows, silu_all, dots};
 
 }  // namespace
 

@@ -145,9 +145,19 @@ inline Floats max_floats(Floats a, Floats b) { return _mm512_max_ps(a, b); }
 inline float max_lanes(Floats v) { return _mm512_reduce_max_ps(v); }
 inline float sum_lanes(Floats v) { return _mm512_reduce_add_ps(v); }
 
-inline __m512 swiglu(__m512 gate, __m512 up) {
-  const __m512 e = exp_ps(_mm512_sub_ps(_mm512_setzero_ps(), gate));
-  return _mm512_mul_ps(_mm512_div_ps(gate, _mm512_add_ps(e, _mm512_set1_ps(1.f))), up);
+inline __m512 silu(__m512 x) {
+  const __m512 e = exp_ps(_mm512_sub_ps(_mm512_setzero_ps(), x));
+  return _mm512_div_ps(x, _mm512_add_ps(e, _mm512_set1_ps(1.f)));
+}
+inline __m512 swiglu(__m512 gate, __m512 up) { return _mm512_mul_ps(silu(gate), up); }
+
+void silu_all(float* x, size_t count) {
+  for (; count >= kLanes; x += kLanes, count -= kLanes) store_floats(x, silu(load_floats(x)));
+  if (!count) return;
+  float last[kLanes] = {};
+  std::copy(x, x + count, last);
+  store_floats(last, silu(load_floats(last)));
+  std::copy(last, last + count, x);
 }
 
 inline void finish(const RowsTask& t, int pair, int block, const __m512 (&acc)[2]) {
@@ -301,7 +311,7 @@ int64_t dots(int64_t count) {
   return (count + kChains - 1) / kChains * kChains * 64;
 }
 
-const Isa kIsa = {"avx512", prepare, rows, attend_chunk, dot_rows, dots};
+const Isa kIsa = {"avx512", prepare, rows, attend_chunk, dot_rows, silu_all, dots};
 
 }  // namespace
 

@@ -2,10 +2,12 @@
 #include "block.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <limits>
 
 #include "compute.hpp"
+#include "layers.hpp"
 #include "rounding.hpp"
 
 namespace mimo {
@@ -127,6 +129,41 @@ void Compute::leave(const Leave& l) {
   norm_rows({l.sum, l.x.is_bfloat16, l.x.tokens, l.x.size}, l.norm, l.normed);
 }
 
+void Compute::attend_half(const AttentionHalf& h, const Cells& x, const Turn& turn, const Seen& seen, void* sum, void* normed) {
+  const size_t cell = x.is_bfloat16 ? 2 : 4;
+  float* query = query_.ensure(size_t(x.tokens) * h.heads * h.width);
+  void* keys = static_cast<uint8_t*>(seen.keys) + size_t(seen.offset) * h.width * cell;
+  void* values = static_cast<uint8_t*>(seen.values) + size_t(seen.offset) * h.value_width * cell;
+  enter({x, h.before, h.qkv, h.qkv_precision,
+         {nullptr, x.is_bfloat16, x.tokens, h.heads, h.kv_heads, h.width, h.value_width, h.half, turn.cos, turn.sin, h.value_scale, query, keys,
+          values, seen.key_stride, seen.value_stride}});
+  leave({{x.tokens, h.heads, h.kv_heads, h.width, h.value_width, query, seen.keys, seen.values, seen.key_stride, seen.value_stride,
+          x.is_bfloat16, int(seen.offset), h.window, h.factor, h.sinks, nullptr},
+         h.output, h.output_precision, x, h.after, sum, normed});
+}
+
+// The result stays in product_, not rounded yet.
+void Compute::feed(const FeedForward& f, const Cells& x) {
+  const size_t in = size_t(x.tokens) * x.size, count = size_t(x.tokens) * f.gate.rows;
+  const float* rows = static_cast<const float*>(x.data);
+  if (x.is_bfloat16) widen_all<uint16_t>(x.data, in, wide_.ensure(in)), rows = wide_.get();
+  float *gate = gate_.ensure(count), *up = up_.ensure(count);
+  linear(f.gate, rows, gate, x.tokens, f.gate_precision);
+  linear(f.up, rows, up, x.tokens, f.up_precision);
+  if (x.is_bfloat16) round_all<uint16_t>(gate, count), round_all<uint16_t>(up, count);
+  isa_->silu(gate, count);
+  if (x.is_bfloat16) round_all<uint16_t>(gate, count);
+  for (size_t i = 0; i < count; i++) gate[i] *= up[i];
+  if (x.is_bfloat16) round_all<uint16_t>(gate, count);
+  linear(f.down, gate, product_.ensure(size_t(x.tokens) * f.down.rows), x.tokens, f.down_precision);
+}
+
+void Compute::feed_forward(const FeedForward& f, const Cells& x, void* out) {
+  feed(f, x);
+  const size_t count = size_t(x.tokens) * f.down.rows;
+  x.is_bfloat16 ? narrow_all<uint16_t>(product_.get(), count, out) : narrow_all<float>(product_.get(), count, out);
+}
+
 void Compute::route(const Routing& r) {
   const size_t count = size_t(r.x.tokens) * r.x.size;
   const float* rows = static_cast<const float*>(r.x.data);
@@ -135,6 +172,64 @@ void Compute::route(const Routing& r) {
   float_linear(r.weight, r.experts, r.x.size, rows, scores, r.x.tokens);
   for (int t = 0; t < r.x.tokens; t++)
     choose(r, scores + size_t(t) * r.experts, r.ids + size_t(t) * r.active, r.expert_weights + size_t(t) * r.active);
+}
+
+bool Compute::add_experts(const RoutedExperts& e, const Routing& r, const Cells& normed, void* sum, int* used) {
+  const int pairs = r.x.tokens * r.active;
+  const size_t count = size_t(normed.tokens) * normed.size;
+  different_.assign(r.ids, r.ids + pairs);
+  std::sort(different_.begin(), different_.end());
+  different_.erase(std::unique(different_.begin(), different_.end()), different_.end());
+  experts_.clear();
+  for (const int64_t id : different_) {
+    if (e.slots[id] < 0) return false;
+    const Matrix up{e.format, e.group, e.width, normed.size, 2, e.memory + size_t(e.slots[id]) * e.slot_bytes};
+    experts_.push_back({up, {e.format, e.group, normed.size, e.width, 1, up.data + up.bytes()}});
+  }
+  pair_token_.resize(pairs), pair_expert_.resize(pairs);
+  for (int p = 0; p < pairs; p++) {
+    pair_token_[p] = p / r.active;
+    pair_expert_[p] = int32_t(std::lower_bound(different_.begin(), different_.end(), r.ids[p]) - different_.begin());
+  }
+  const float* rows = static_cast<const float*>(normed.data);
+  if (normed.is_bfloat16) widen_all<uint16_t>(normed.data, count, wide_.ensure(count)), rows = wide_.get();
+  float* total = product_.ensure(count);
+  std::fill(total, total + count, 0.f);
+  moe(experts_, pair_token_.data(), pair_expert_.data(), r.expert_weights, pairs, normed.tokens, rows, total, e.precision);
+  *used = int(different_.size());
+  add_rows(sum, count, normed.is_bfloat16);
+  return true;
+}
+
+// sum += what the last product left behind, rounded as it would be alone.
+void Compute::add_rows(void* sum, size_t count, bool is_bfloat16) {
+  is_bfloat16 ? add_all<uint16_t>(sum, product_.get(), count, sum) : add_all<float>(sum, product_.get(), count, sum);
+}
+
+int Compute::run(const Layers& layers, int first, const Step& step) {
+  using Clock = std::chrono::steady_clock;
+  const Cells x{step.sum, layers.is_bfloat16, step.tokens, layers.hidden}, normed{step.normed, layers.is_bfloat16, step.tokens, layers.hidden};
+  const int count = int(layers.layers.size());
+  for (int i = first; i < count; i++) {
+    const Layer& layer = layers.layers[i];
+    const auto started = Clock::now();
+    attend_half(layer.attention, x, step.turns[layer.turn], step.seen[i], step.sum, step.normed);
+    bool is_done = true;
+    if (layer.is_routed) {
+      Routing routing = layer.routing;
+      const size_t choices = size_t(step.tokens) * routing.active;
+      routing.x = normed, routing.ids = step.ids + i * choices, routing.expert_weights = step.expert_weights;
+      route(routing);
+      is_done = add_experts(layer.experts, routing, normed, step.sum, step.used + i);
+    } else {
+      feed(layer.feed_forward, normed);
+      add_rows(step.sum, size_t(step.tokens) * layers.hidden, layers.is_bfloat16);
+    }
+    step.seconds[i] = std::chrono::duration<double>(Clock::now() - started).count();
+    if (!is_done) return i;
+  }
+  norm_rows(x, layers.last, step.normed);
+  return count;
 }
 
 }  // namespace mimo

@@ -40,7 +40,36 @@ struct Leave {
   Precision precision;
   Cells x;
   Norm norm;
-  void *sum, *normed;  // as x
+  void *sum, *normed;  // as x; the sum may stand where x does
+};
+
+// The attention half of a layer: all that stays the same from step to step.
+struct AttentionHalf {
+  Norm before, after;
+  Matrix qkv, output;
+  Precision qkv_precision, output_precision;
+  int heads, kv_heads, width, value_width, half;
+  float value_scale;
+  int window;  // as in Attention
+  float factor;
+  const float* sinks;
+};
+
+// What is seen, the rows of the step being written behind `offset`: [kv_heads, offset + tokens, ..] in the dtype of the rows.
+struct Seen {
+  void *keys, *values;
+  int64_t key_stride, value_stride, offset;
+};
+
+// Cosines and sines [tokens, half].
+struct Turn {
+  const float *cos, *sin;
+};
+
+// down(silu(gate x) * (up x)), rounded after every operation.
+struct FeedForward {
+  Matrix gate, up, down;
+  Precision gate_precision, up_precision, down_precision;
 };
 
 // Scores of all experts by a sigmoid, the `active` best of score + bias (of equals the lower one first), their weights.

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "compute.hpp"
+#include "layers.hpp"
 #include "packing.hpp"
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -13,13 +14,34 @@ using namespace mimo;
 struct mimo_compute {
   Compute compute;
   std::vector<Expert> experts;
-  Scratch<float> query;
+};
+
+struct mimo_layers {
+  Layers layers;
 };
 
 namespace {
 
 Matrix matrix(int format, int group, int rows, int cols, int streams, const uint8_t* data) {
   return {static_cast<Format>(format), group, rows, cols, streams, data};
+}
+
+AttentionHalf attention_half(int hidden, const void* before, const void* after, float eps_before, float eps_after, int format, int group,
+                             const uint8_t* qkv, int precision, int output_format, int output_group, const uint8_t* output,
+                             int output_precision, int heads, int kv_heads, int width, int value_width, int half, float value_scale,
+                             int window, float factor, const float* sinks) {
+  const int rows = (heads + kv_heads) * width + kv_heads * value_width;
+  return {{before, eps_before}, {after, eps_after}, matrix(format, group, rows, hidden, 1, qkv),
+          matrix(output_format, output_group, hidden, heads * value_width, 1, output), static_cast<Precision>(precision),
+          static_cast<Precision>(output_precision), heads, kv_heads, width, value_width, half, value_scale, window, factor, sinks};
+}
+
+FeedForward feed_forward(int hidden, int width, int gate_format, int gate_group, const uint8_t* gate, int gate_precision, int up_format,
+                         int up_group, const uint8_t* up, int up_precision, int down_format, int down_group, const uint8_t* down,
+                         int down_precision) {
+  return {matrix(gate_format, gate_group, width, hidden, 1, gate), matrix(up_format, up_group, width, hidden, 1, up),
+          matrix(down_format, down_group, hidden, width, 1, down), static_cast<Precision>(gate_precision),
+          static_cast<Precision>(up_precision), static_cast<Precision>(down_precision)};
 }
 
 #if defined(__x86_64__)
@@ -49,7 +71,7 @@ extern "C" {
 
 mimo_compute* mimo_open(const char* isa, int threads) {
   const Isa* found = best_isa(isa);
-  return found ? new mimo_compute{Compute(found, threads), {}, {}} : nullptr;
+  return found ? new mimo_compute{Compute(found, threads), {}} : nullptr;
 }
 
 void mimo_close(mimo_compute* c) { delete c; }
@@ -108,10 +130,6 @@ void mimo_attend(mimo_compute* c, int tokens, int heads, int kv_heads, int width
                      factor, sinks, out});
 }
 
-void mimo_float_linear(mimo_compute* c, const float* w, int rows, int cols, const float* x, float* y, int tokens) {
-  c->compute.float_linear(w, rows, cols, x, y, tokens);
-}
-
 void mimo_norm(const void* x, int is_bfloat16, int tokens, int size, const void* norm_weight, float eps, void* out) {
   norm_rows({x, is_bfloat16 != 0, tokens, size}, {norm_weight, eps}, out);
 }
@@ -127,26 +145,61 @@ void mimo_attention_block(mimo_compute* c, const void* x, int is_bfloat16, int t
                           int value_width, int half, const float* cos, const float* sin, float value_scale, void* keys, void* values,
                           int64_t key_stride, int64_t value_stride, int offset, int window, float factor, const float* sinks, void* sum,
                           void* normed) {
-  const int rows = (heads + kv_heads) * width + kv_heads * value_width;
-  const size_t cell = is_bfloat16 ? 2 : 4;
-  float* query = c->query.ensure(size_t(tokens) * heads * width);
-  void* new_keys = static_cast<uint8_t*>(keys) + size_t(offset) * width * cell;
-  void* new_values = static_cast<uint8_t*>(values) + size_t(offset) * value_width * cell;
-  const Cells cells{x, is_bfloat16 != 0, tokens, hidden};
-  c->compute.enter({cells,
-                    {before, eps_before},
-                    matrix(format, group, rows, hidden, 1, qkv),
-                    static_cast<Precision>(precision),
-                    {nullptr, is_bfloat16 != 0, tokens, heads, kv_heads, width, value_width, half, cos, sin, value_scale, query, new_keys,
-                     new_values, key_stride, value_stride}});
-  c->compute.leave({{tokens, heads, kv_heads, width, value_width, query, keys, values, key_stride, value_stride, is_bfloat16 != 0, offset, window,
-                     factor, sinks, nullptr},
-                    matrix(output_format, output_group, hidden, heads * value_width, 1, output),
-                    static_cast<Precision>(output_precision),
-                    cells,
-                    {after, eps_after},
-                    sum,
-                    normed});
+  const AttentionHalf attention = attention_half(hidden, before, after, eps_before, eps_after, format, group, qkv, precision, output_format,
+                                                 output_group, output, output_precision, heads, kv_heads, width, value_width, half,
+                                                 value_scale, window, factor, sinks);
+  c->compute.attend_half(attention, {x, is_bfloat16 != 0, tokens, hidden}, {cos, sin}, {keys, values, key_stride, value_stride, offset}, sum,
+                         normed);
+}
+
+void mimo_feed_forward(mimo_compute* c, const void* x, int is_bfloat16, int tokens, int hidden, int width, int gate_format, int gate_group,
+                       const uint8_t* gate, int gate_precision, int up_format, int up_group, const uint8_t* up, int up_precision,
+                       int down_format, int down_group, const uint8_t* down, int down_precision, void* out) {
+  c->compute.feed_forward(feed_forward(hidden, width, gate_format, gate_group, gate, gate_precision, up_format, up_group, up, up_precision,
+                                       down_format, down_group, down, down_precision),
+                          {x, is_bfloat16 != 0, tokens, hidden}, out);
+}
+
+mimo_layers* mimo_layers_open(int hidden, int is_bfloat16, const void* last, float eps) {
+  return new mimo_layers{{hidden, is_bfloat16 != 0, {last, eps}, {}}};
+}
+
+void mimo_layers_close(mimo_layers* l) { delete l; }
+
+void mimo_layers_attention(mimo_layers* l, int turn, const void* before, const void* after, float eps_before, float eps_after, int format,
+                           int group, const uint8_t* qkv, int precision, int output_format, int output_group, const uint8_t* output,
+                           int output_precision, int heads, int kv_heads, int width, int value_width, int half, float value_scale,
+                           int window, float factor, const float* sinks) {
+  Layer layer{};
+  layer.turn = turn;
+  layer.attention = attention_half(l->layers.hidden, before, after, eps_before, eps_after, format, group, qkv, precision, output_format,
+                                   output_group, output, output_precision, heads, kv_heads, width, value_width, half, value_scale, window,
+                                   factor, sinks);
+  l->layers.layers.push_back(layer);
+}
+
+void mimo_layers_feed_forward(mimo_layers* l, int width, int gate_format, int gate_group, const uint8_t* gate, int gate_precision, int up_format,
+                              int up_group, const uint8_t* up, int up_precision, int down_format, int down_group, const uint8_t* down,
+                              int down_precision) {
+  l->layers.layers.back().feed_forward = feed_forward(l->layers.hidden, width, gate_format, gate_group, gate, gate_precision, up_format,
+                                                      up_group, up, up_precision, down_format, down_group, down, down_precision);
+}
+
+void mimo_layers_experts(mimo_layers* l, const float* weight, const float* bias, int experts, int active, int normalizes, float factor, int format,
+                         int group, int width, int precision, const int32_t* slots, const uint8_t* memory, int64_t slot_bytes) {
+  Layer& layer = l->layers.layers.back();
+  layer.is_routed = true;
+  layer.routing = {{}, weight, bias, experts, active, normalizes != 0, factor, nullptr, nullptr};
+  layer.experts = {static_cast<Format>(format), group, width, static_cast<Precision>(precision), slots, memory, size_t(slot_bytes)};
+}
+
+int mimo_layers_run(mimo_compute* c, const mimo_layers* l, int first, int tokens, void* sum, void* normed, const float* const* turns,
+                    const int64_t* seen, int64_t* ids, float* expert_weights, int32_t* used, double* seconds) {
+  std::vector<Seen> places;
+  for (size_t i = 0; i < l->layers.layers.size(); i++, seen += 5)
+    places.push_back({reinterpret_cast<void*>(seen[0]), reinterpret_cast<void*>(seen[1]), seen[2], seen[3], seen[4]});
+  return c->compute.run(l->layers, first,
+                        {tokens, sum, normed, {{turns[0], turns[1]}, {turns[2], turns[3]}}, places.data(), ids, expert_weights, used, seconds});
 }
 
 void mimo_route(mimo_compute* c, const void* x, int is_bfloat16, int tokens, int hidden, const float* weight, const float* bias, int experts,

@@ -10,6 +10,10 @@
 
 namespace mimo {
 
+struct Layers;
+struct RoutedExperts;
+struct Step;
+
 struct Expert {
   Matrix gate_up;  // [intermediate, hidden], two streams
   Matrix down;     // [hidden, intermediate]
@@ -34,22 +38,32 @@ class Compute {
 
   // What stands around the matrices of a layer, see block.hpp.
   void linear(const Matrix& w, const Cells& x, void* y, Precision precision);  // rounded to the dtype of x
-  void enter(const Entry& entry);
-  void leave(const Leave& leave);
+  void attend_half(const AttentionHalf& half, const Cells& x, const Turn& turn, const Seen& seen, void* sum, void* normed);
+  void feed_forward(const FeedForward& f, const Cells& x, void* out);
   void route(const Routing& routing);
+
+  // Layers from `first` on, see layers.hpp. Returns where it stopped: behind the last, or at one that lacks an expert.
+  int run(const Layers& layers, int first, const Step& step);
 
   // y [tokens, rows] = x [tokens, cols] W^T with W in float32: routers.
   void float_linear(const float* w, int rows, int cols, const float* x, float* y, int tokens);
 
  private:
+  void enter(const Entry& entry);
+  void leave(const Leave& leave);
+  void feed(const FeedForward& f, const Cells& x);
+  bool add_experts(const RoutedExperts& experts, const Routing& routing, const Cells& normed, void* sum, int* used);
+  void add_rows(void* sum, size_t count, bool is_bfloat16);
   void size(Activations& a, const Matrix& w, const float* x, size_t count, int tokens, Precision precision);
 
   const Isa* isa_;
   Pool pool_;
   Activations inputs_, hidden_;
-  Scratch<float> intermediate_, partials_, wide_, product_;
+  Scratch<float> intermediate_, partials_, wide_, product_, query_, gate_, up_;
   Scratch<uint8_t> narrow_;
-  std::vector<int32_t> begin_, active_, token_, place_;
+  std::vector<int32_t> begin_, active_, token_, place_, pair_token_, pair_expert_;
+  std::vector<int64_t> different_;
+  std::vector<Expert> experts_;
   std::vector<float> factor_;
 };
 

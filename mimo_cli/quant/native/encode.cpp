@@ -34,23 +34,26 @@ struct Fp8Table {
 
 bool can_encode(int rows, int cols) { return avx512_spans() && rows % kBlockRows == 0 && cols % kSpanCols == 0; }
 
-bool encode_int4(const Matrix& w, uint8_t* data, int which, const Source& source, Loss* loss) {
+bool encode(const Matrix& w, uint8_t* data, int which, const Source& source, Loss* loss) {
   const SpanTiles* tiles = avx512_spans();
+  const bool is_int4 = w.format == Format::int4;
+  const auto of_floats = is_int4 ? tiles->int4_of_floats : tiles->mxfp4_of_floats;
+  const auto of_fp8 = is_int4 ? tiles->int4_of_fp8 : tiles->mxfp4_of_fp8;
   const int spans = w.spans();
   bool sound = true;
   for (int row = 0; row < w.rows; row += kBlockRows) {
     uint8_t* stream = data + size_t(row / kBlockRows) * w.block_bytes();
     for (int s = 0; s < spans; s++, stream += w.span_bytes()) {
       uint8_t* codes = stream + which * w.code_bytes();
-      auto* scales = reinterpret_cast<uint16_t*>(stream + w.streams * w.code_bytes() + which * w.scale_bytes());
+      uint8_t* scales = stream + w.streams * w.code_bytes() + which * w.scale_bytes();
       const size_t at = size_t(row) * w.cols + size_t(s) * kSpanCols;
       if (source.kind == Source::floats) {
-        sound &= tiles->int4_of_floats(static_cast<const float*>(source.data) + at, size_t(w.cols), w.group, codes, scales, loss);
+        sound &= of_floats(static_cast<const float*>(source.data) + at, size_t(w.cols), w.group, codes, scales, loss);
         continue;
       }
       float scale[kBlockRows];
       for (int r = 0; r < kBlockRows; r++) scale[r] = source.scales[size_t(source.row_block[row + r]) * spans + s];
-      sound &= tiles->int4_of_fp8(static_cast<const uint8_t*>(source.data) + at, size_t(w.cols), scale, w.group, codes, scales, loss);
+      sound &= of_fp8(static_cast<const uint8_t*>(source.data) + at, size_t(w.cols), scale, w.group, codes, scales, loss);
     }
   }
   return sound;

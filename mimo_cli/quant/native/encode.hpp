@@ -15,11 +15,11 @@ struct Source {
   const int32_t* row_block;
 };
 
-// True where encode_int4 is implemented: on this processor, for whole spans.
+// True where `encode` is implemented: on this processor, for whole spans.
 bool can_encode(int rows, int cols);
 
-// Choose int4 codes and scales and write them into stream `which` of `w`. False where a weight is not a number.
-bool encode_int4(const Matrix& w, uint8_t* data, int which, const Source& source, Loss* loss);
+// Choose int4 or mxfp4 codes and scales and write them into stream `which` of `w`. False where a weight is not a number.
+bool encode(const Matrix& w, uint8_t* data, int which, const Source& source, Loss* loss);
 
 // True if any of the e4m3 codes is NaN.
 bool any_fp8_nan(const uint8_t* codes, size_t count);

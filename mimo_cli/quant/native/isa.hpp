@@ -29,6 +29,7 @@ struct Isa {
   void (*rows)(const RowsTask& task);
   void (*attend)(const AttendChunk& chunk);
   void (*dot_rows)(const float* rows, int count, int cols, const float* x, float* out);  // float32 rows times one vector
+  void (*silu)(float* x, size_t count);  // x / (1 + exp(-x)) in place
   // About `count` dot product instructions between registers; returns the multiplications done. What prefill is measured against.
   int64_t (*dots)(int64_t count);
 };

@@ -36,6 +36,18 @@ class Compute {
   mimo_compute* handle_;
 };
 
+class Layers {
+ public:
+  Layers(int hidden, bool is_bfloat16, Address last, float eps) : handle_(mimo_layers_open(hidden, is_bfloat16, at<const void>(last), eps)) {}
+  ~Layers() { mimo_layers_close(handle_); }
+  Layers(const Layers&) = delete;
+  Layers& operator=(const Layers&) = delete;
+  mimo_layers* get() const { return handle_; }
+
+ private:
+  mimo_layers* handle_;
+};
+
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -48,6 +60,29 @@ NB_MODULE(_native, m) {
     return features;
   });
   m.def("packed_bytes", &mimo_packed_bytes);
+  nb::class_<Layers>(m, "Layers")
+      .def(nb::init<int, bool, Address, float>())
+      .def("attention",
+           [](Layers& l, int turn, Address before, Address after, float eps_before, float eps_after, int format, int group, Address qkv,
+              int precision, int output_format, int output_group, Address output, int output_precision, int heads, int kv_heads, int width,
+              int value_width, int half, float value_scale, int window, float factor, Address sinks) {
+             mimo_layers_attention(l.get(), turn, at<const void>(before), at<const void>(after), eps_before, eps_after, format, group,
+                                   at<const uint8_t>(qkv), precision, output_format, output_group, at<const uint8_t>(output),
+                                   output_precision, heads, kv_heads, width, value_width, half, value_scale, window, factor,
+                                   at<const float>(sinks));
+           })
+      .def("feed_forward",
+           [](Layers& l, int width, int gate_format, int gate_group, Address gate, int gate_precision, int up_format, int up_group, Address up,
+              int up_precision, int down_format, int down_group, Address down, int down_precision) {
+             mimo_layers_feed_forward(l.get(), width, gate_format, gate_group, at<const uint8_t>(gate), gate_precision, up_format, up_group,
+                                      at<const uint8_t>(up), up_precision, down_format, down_group, at<const uint8_t>(down), down_precision);
+           })
+      .def("experts",
+           [](Layers& l, Address weight, Address bias, int experts, int active, bool normalizes, float factor, int format, int group, int width,
+              int precision, Address slots, Address memory, int64_t slot_bytes) {
+             mimo_layers_experts(l.get(), at<const float>(weight), at<const float>(bias), experts, active, normalizes, factor, format, group,
+                                 width, precision, at<const int32_t>(slots), at<const uint8_t>(memory), slot_bytes);
+           });
   nb::class_<Compute>(m, "Compute")
       .def(nb::init<const std::string&, int>())
       .def_prop_ro("isa", [](const Compute& c) { return std::string(mimo_isa(c.get())); })
@@ -87,11 +122,6 @@ NB_MODULE(_native, m) {
              mimo_attend(c.get(), tokens, heads, kv_heads, width, value_width, at<const float>(query), at<const void>(keys), at<const void>(values),
                          key_stride, value_stride, is_bfloat16, offset, window, factor, at<const float>(sinks), at<float>(out));
            })
-      .def("float_linear",
-           [](const Compute& c, Address w, int rows, int cols, Address x, Address y, int tokens) {
-             nb::gil_scoped_release release;
-             mimo_float_linear(c.get(), at<const float>(w), rows, cols, at<const float>(x), at<float>(y), tokens);
-           })
       .def("norm",
            [](const Compute&, Address x, bool is_bfloat16, int tokens, int size, Address weight, float eps, Address out) {
              mimo_norm(at<const void>(x), is_bfloat16, tokens, size, at<const void>(weight), eps, at<void>(out));
@@ -115,6 +145,23 @@ NB_MODULE(_native, m) {
                                   at<const uint8_t>(output), output_precision, heads, kv_heads, width, value_width, half, at<const float>(cos),
                                   at<const float>(sin), value_scale, at<void>(keys), at<void>(values), key_stride, value_stride, offset, window,
                                   factor, at<const float>(sinks), at<void>(sum), at<void>(normed));
+           })
+      .def("feed_forward",
+           [](const Compute& c, Address x, bool is_bfloat16, int tokens, int hidden, int width, int gate_format, int gate_group, Address gate,
+              int gate_precision, int up_format, int up_group, Address up, int up_precision, int down_format, int down_group, Address down,
+              int down_precision, Address out) {
+             nb::gil_scoped_release release;
+             mimo_feed_forward(c.get(), at<const void>(x), is_bfloat16, tokens, hidden, width, gate_format, gate_group, at<const uint8_t>(gate),
+                               gate_precision, up_format, up_group, at<const uint8_t>(up), up_precision, down_format, down_group,
+                               at<const uint8_t>(down), down_precision, at<void>(out));
+           })
+      .def("run_layers",
+           [](const Compute& c, const Layers& layers, int first, int tokens, Address sum, Address normed, Address cos, Address sin,
+              Address other_cos, Address other_sin, Address seen, Address ids, Address expert_weights, Address used, Address seconds) {
+             nb::gil_scoped_release release;
+             const float* turns[] = {at<const float>(cos), at<const float>(sin), at<const float>(other_cos), at<const float>(other_sin)};
+             return mimo_layers_run(c.get(), layers.get(), first, tokens, at<void>(sum), at<void>(normed), turns, at<const int64_t>(seen),
+                                    at<int64_t>(ids), at<float>(expert_weights), at<int32_t>(used), at<double>(seconds));
            })
       .def("route",
            [](const Compute& c, Address x, bool is_bfloat16, int tokens, int hidden, Address weight, Address bias, int experts, int active,
@@ -148,13 +195,14 @@ NB_MODULE(_native, m) {
     mimo::expand_fp8(at<const uint8_t>(codes), at<const float>(scales), at<const int32_t>(row_block), scale_cols, rows, cols, at<float>(out));
   });
   m.def("can_encode", &mimo::can_encode);
-  m.def("encode_int4", [](int group, int rows, int cols, int streams, Address data, int which, int kind, Address source, Address scales, Address row_block) {
+  m.def("encode", [](int format, int group, int rows, int cols, int streams, Address data, int which, int kind, Address source, Address scales,
+                     Address row_block) {
     const mimo::Source from{mimo::Source::Kind(kind), at<void>(source), at<const float>(scales), at<const int32_t>(row_block)};
     mimo::Loss loss;
     bool sound;
     {
       nb::gil_scoped_release release;
-      sound = mimo::encode_int4({mimo::Format::int4, group, rows, cols, streams, nullptr}, at<uint8_t>(data), which, from, &loss);
+      sound = mimo::encode({mimo::Format(format), group, rows, cols, streams, nullptr}, at<uint8_t>(data), which, from, &loss);
     }
     return std::make_tuple(sound, loss.error, loss.weights);
   });

@@ -20,10 +20,13 @@ struct SpanTiles {
   void (*codes)(const uint8_t* in, size_t stride, int flip, uint8_t* out);
   // 16 rows of 64 bytes, two e2m1 codes each (low half first), to 1024 bytes of an mxfp4 span.
   void (*nibbles)(const uint8_t* in, size_t stride, uint8_t* out);
-  // 16 rows of 128 weights to 1024 bytes of codes and float16 scales [128 / group][16] of an int4 span. fp8: e4m3 codes,
-  // scale[r] multiplies row r. Adds to `loss`. False where a weight is not a number.
-  bool (*int4_of_fp8)(const uint8_t* in, size_t stride, const float* scale, int group, uint8_t* out, uint16_t* scales, Loss* loss);
-  bool (*int4_of_floats)(const float* in, size_t stride, int group, uint8_t* out, uint16_t* scales, Loss* loss);
+  // 16 rows of 128 weights to 1024 bytes of codes and the scales [128 / group][16] of a span: float16 (int4), or e8m0 bytes
+  // (mxfp4, whose groups are of 32). fp8: e4m3 codes, scale[r] multiplies row r. Adds to `loss`. False where a weight is not a
+  // number.
+  bool (*int4_of_fp8)(const uint8_t* in, size_t stride, const float* scale, int group, uint8_t* out, uint8_t* scales, Loss* loss);
+  bool (*int4_of_floats)(const float* in, size_t stride, int group, uint8_t* out, uint8_t* scales, Loss* loss);
+  bool (*mxfp4_of_fp8)(const uint8_t* in, size_t stride, const float* scale, int group, uint8_t* out, uint8_t* scales, Loss* loss);
+  bool (*mxfp4_of_floats)(const float* in, size_t stride, int group, uint8_t* out, uint8_t* scales, Loss* loss);
 };
 
 const SpanTiles* avx512_spans();  // null when this build or this processor lacks it

@@ -171,7 +171,7 @@ inline void write_codes(const __m512* v, int n, __m512 scale, uint8_t* out, __m5
   }
 }
 
-inline __m512 through_half(__m512 x, uint16_t* out) {  // rounded to float16, saturating: a scale must stay finite
+inline __m512 through_half(__m512 x, uint8_t* out) {  // rounded to float16, saturating: a scale must stay finite
   x = _mm512_min_ps(_mm512_max_ps(x, _mm512_set1_ps(-65504.f)), _mm512_set1_ps(65504.f));
   const __m256i half = _mm512_cvtps_ph(x, kNearest);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), half);
@@ -179,7 +179,7 @@ inline __m512 through_half(__m512 x, uint16_t* out) {  // rounded to float16, sa
 }
 
 // The groups of a span: v[128] in units of factor[r] per row.
-inline void encode(const __m512* v, __m512 factor, int group, uint8_t* out, uint16_t* scales, Loss* loss) {
+inline void encode_int4(const __m512* v, __m512 factor, int group, uint8_t* out, uint8_t* scales, Loss* loss) {
   __m512 error = _mm512_setzero_ps(), weights = error;
   const __m512 per_factor = inverse_of(factor);
   for (int from = 0; from < kSpan; from += group) {
@@ -190,7 +190,7 @@ inline void encode(const __m512* v, __m512 factor, int group, uint8_t* out, uint
     // Nothing that float16 can scale is as small as this, and 4096 over it must be finite.
     const __mmask16 sound = _mm512_cmp_ps_mask(_mm512_abs_ps(peak), _mm512_set1_ps(1e-30f), _CMP_GT_OQ);
     const __m512 unit = _mm512_maskz_div_ps(sound, _mm512_set1_ps(kUnit), peak);
-    const __m512 scale = through_half(_mm512_mul_ps(choose_scale(v + from, group, unit), factor), scales + from / group * kRows);
+    const __m512 scale = through_half(_mm512_mul_ps(choose_scale(v + from, group, unit), factor), scales + from / group * kRows * 2);
     write_codes(v + from, group, _mm512_mul_ps(scale, per_factor), out + from / 8 * 64, &error, &weights);
   }
   const __m512 square = _mm512_mul_ps(factor, factor);
@@ -198,10 +198,67 @@ inline void encode(const __m512* v, __m512 factor, int group, uint8_t* out, uint
   loss->weights += double(_mm512_reduce_add_ps(_mm512_mul_ps(weights, square)));
 }
 
-bool int4_of_fp8(const uint8_t* in, size_t stride, const float* scale, int group, uint8_t* out, uint16_t* scales, Loss* loss) {
-  __m512 v[kSpan];
+// Magnitudes below 8 rounded to 0, 0.5 .. 2 by halves, 2 .. 4 by ones, 4 .. 8 by twos; ties to the even code. What is added
+// has the step as its last bit.
+inline __m512 rounded_e2m1(__m512 m) {
+  const __m512i power = _mm512_and_si512(_mm512_castps_si512(_mm512_max_ps(m, _mm512_set1_ps(1.f))), _mm512_set1_epi32(0x7f800000));
+  const __m512 large = _mm512_castsi512_ps(_mm512_add_epi32(power, _mm512_set1_epi32(22 << 23)));
+  return _mm512_sub_ps(_mm512_add_ps(m, large), large);
+}
+
+// The groups of a span: weights w[128], a row per lane. Of two exponents, which bring the largest magnitude to 4 .. 8 (the top
+// clips at 6) or to 2 .. 4, the one with the smaller squared error.
+inline void encode_mxfp4(const __m512* w, uint8_t* out, uint8_t* scales, Loss* loss) {
+  const __m512 six = _mm512_set1_ps(6.f), half = _mm512_set1_ps(.5f);
+  const __m512i code_of = _mm512_setr_epi32(0, 1, 2, 3, 4, 4, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7);  // of twice the magnitude
+  __m512 lost = _mm512_setzero_ps(), weights = lost;
+  for (int group = 0; group < kSpan / 32; group++, w += 32) {
+    __m512 peak = _mm512_setzero_ps();
+    for (int i = 0; i < 32; i++) peak = _mm512_max_ps(peak, _mm512_abs_ps(w[i]));
+    // frexp's exponent less 3; 0 has the exponent 0
+    const __mmask16 nonzero = _mm512_cmp_ps_mask(peak, _mm512_setzero_ps(), _CMP_GT_OQ);
+    const __m512 exponent = _mm512_maskz_add_ps(nonzero, _mm512_getexp_ps(peak), _mm512_set1_ps(1.f));
+    const __m512 low = _mm512_set1_ps(-127.f), high = _mm512_set1_ps(127.f), one = _mm512_set1_ps(1.f);
+    const __m512 first = _mm512_min_ps(_mm512_max_ps(_mm512_sub_ps(exponent, _mm512_set1_ps(3.f)), low), high);
+    const __m512 second = _mm512_min_ps(_mm512_max_ps(_mm512_sub_ps(exponent, _mm512_set1_ps(2.f)), low), high);
+    const __m512 down = _mm512_scalef_ps(one, _mm512_sub_ps(_mm512_setzero_ps(), first));
+    const __m512 halved = _mm512_scalef_ps(one, _mm512_sub_ps(first, second));  // 1/2, or 1 where both met a bound
+    __m512 error[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()}, squares = _mm512_setzero_ps();
+    for (int i = 0; i < 32; i++) {
+      const __m512 m = _mm512_mul_ps(_mm512_abs_ps(w[i]), down), n = _mm512_mul_ps(m, halved);
+      const __m512 d = _mm512_sub_ps(m, _mm512_min_ps(rounded_e2m1(m), six)), f = _mm512_sub_ps(n, rounded_e2m1(n));
+      error[0] = _mm512_fmadd_ps(d, d, error[0]), error[1] = _mm512_fmadd_ps(f, f, error[1]);
+      squares = _mm512_fmadd_ps(w[i], w[i], squares);
+    }
+    // Errors are in units of each scale, the second of which is 1 / halved times the first.
+    const __m512 unit = _mm512_div_ps(one, _mm512_mul_ps(halved, halved)), other = _mm512_mul_ps(error[1], unit);
+    const __mmask16 better = _mm512_cmp_ps_mask(other, error[0], _CMP_LT_OQ);
+    const __m512 chosen = _mm512_mask_mov_ps(first, better, second), by = _mm512_mask_mul_ps(down, better, down, halved);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(scales + group * kRows),
+                     _mm512_cvtepi32_epi8(_mm512_add_epi32(_mm512_cvtps_epi32(chosen), _mm512_set1_epi32(127))));
+    const __m512 scale = _mm512_scalef_ps(one, first);
+    lost = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_mask_mov_ps(error[0], better, other), scale), scale, lost);
+    weights = _mm512_add_ps(weights, squares);
+    for (int line = 0; line < 4; line++, out += 64) {
+      __m512i lane = _mm512_setzero_si512();
+#pragma GCC unroll 8
+      for (int c = 0; c < 8; c++) {
+        const __m512 x = w[8 * line + c], r = _mm512_min_ps(rounded_e2m1(_mm512_mul_ps(_mm512_abs_ps(x), by)), six);
+        const __m512i code = _mm512_permutexvar_epi32(_mm512_cvtps_epi32(_mm512_add_ps(r, r)), code_of);
+        const __m512i sign = _mm512_and_si512(_mm512_srli_epi32(_mm512_castps_si512(x), 28), _mm512_set1_epi32(8));
+        const __m512i nibble = _mm512_or_si512(code, sign);
+        lane = _mm512_or_si512(lane, _mm512_slli_epi32(nibble, c < 4 ? 8 * c : 8 * c - 28));  // column 4 + k above column k
+      }
+      _mm512_storeu_si512(out, lane);
+    }
+  }
+  loss->error += double(_mm512_reduce_add_ps(lost));
+  loss->weights += double(_mm512_reduce_add_ps(weights));
+}
+
+// Columns of 16 rows of e4m3 codes times factor[r]. False where one is not a number.
+inline bool columns_of_fp8(const uint8_t* in, size_t stride, __m512 factor, __m512* v) {
   const __m512i magnitude = _mm512_set1_epi8(0x7f);
-  const __m512 exponent = _mm512_set1_ps(1.329227995784916e36f);  // 2^120
   __mmask64 nan = 0;
   for (int half = 0; half < 2; half++) {
     __m512i line[16];
@@ -214,27 +271,57 @@ bool int4_of_fp8(const uint8_t* in, size_t stride, const float* scale, int group
 #pragma GCC unroll 4
       for (int c = 0; c < 4; c++) {
         const __m512i bits = _mm512_and_si512(_mm512_srai_epi32(top[c], 4), _mm512_set1_epi32(int(0x87f00000u)));
-        v[64 * half + 4 * i + c] = _mm512_mul_ps(_mm512_castsi512_ps(bits), exponent);
+        v[64 * half + 4 * i + c] = _mm512_mul_ps(_mm512_castsi512_ps(bits), factor);
       }
     }
   }
-  encode(v, _mm512_loadu_ps(scale), group, out, scales, loss);
   return !nan;
 }
 
-bool int4_of_floats(const float* in, size_t stride, int group, uint8_t* out, uint16_t* scales, Loss* loss) {
-  __m512 v[kSpan];
+// Columns of 16 rows of floats. False where one is infinite or not a number.
+inline bool columns_of_floats(const float* in, size_t stride, __m512* v) {
   __m512 sum = _mm512_setzero_ps();
   for (int from = 0; from < kSpan; from += 16) {
     __m512i line[16];
     load_turned(in + from, stride * sizeof(float), line);
     for (int i = 0; i < 16; i++) v[from + i] = _mm512_castsi512_ps(line[i]), sum = _mm512_fmadd_ps(v[from + i], v[from + i], sum);
   }
-  encode(v, _mm512_set1_ps(1.f), group, out, scales, loss);
-  return _mm512_reduce_add_ps(sum) < __builtin_inff();  // neither infinity nor NaN
+  return _mm512_reduce_add_ps(sum) < __builtin_inff();
 }
 
-const SpanTiles kSpans = {fp8_span, int8_span, code_span, nibble_span, int4_of_fp8, int4_of_floats};
+constexpr float kE4m3Unit = 1.329227995784916e36f;  // 2^120
+
+bool int4_of_fp8(const uint8_t* in, size_t stride, const float* scale, int group, uint8_t* out, uint8_t* scales, Loss* loss) {
+  __m512 v[kSpan];
+  const bool sound = columns_of_fp8(in, stride, _mm512_set1_ps(kE4m3Unit), v);
+  encode_int4(v, _mm512_loadu_ps(scale), group, out, scales, loss);
+  return sound;
+}
+
+bool int4_of_floats(const float* in, size_t stride, int group, uint8_t* out, uint8_t* scales, Loss* loss) {
+  __m512 v[kSpan];
+  const bool sound = columns_of_floats(in, stride, v);
+  encode_int4(v, _mm512_set1_ps(1.f), group, out, scales, loss);
+  return sound;
+}
+
+bool mxfp4_of_fp8(const uint8_t* in, size_t stride, const float* scale, int, uint8_t* out, uint8_t* scales, Loss* loss) {
+  __m512 v[kSpan];
+  const bool sound = columns_of_fp8(in, stride, _mm512_set1_ps(kE4m3Unit), v);
+  const __m512 factor = _mm512_loadu_ps(scale);
+  for (int i = 0; i < kSpan; i++) v[i] = _mm512_mul_ps(v[i], factor);  // rounded as the weight itself is
+  encode_mxfp4(v, out, scales, loss);
+  return sound;
+}
+
+bool mxfp4_of_floats(const float* in, size_t stride, int, uint8_t* out, uint8_t* scales, Loss* loss) {
+  __m512 v[kSpan];
+  const bool sound = columns_of_floats(in, stride, v);
+  encode_mxfp4(v, out, scales, loss);
+  return sound;
+}
+
+const SpanTiles kSpans = {fp8_span, int8_span, code_span, nibble_span, int4_of_fp8, int4_of_floats, mxfp4_of_fp8, mxfp4_of_floats};
 
 }  // namespace
 
