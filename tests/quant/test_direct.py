@@ -105,3 +105,69 @@ def test_differences_are_summed_and_a_nan_is_no_difference_of_zero() -> None:
     assert found.squared_weights == pytest.approx(float(a.double().square().sum()), rel=1e-5)
     b[5] = math.nan
     assert math.isnan(compare(a, b).largest) and math.isnan(compare(a, b).squared_error)
+
+
+def _stream_and_codes(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return weights encoded in one pass, and by codes of their own that are packed afterwards; both decoded."""
+    rows, cols = weights.shape
+    shape = PackedShape("mxfp4", 32, rows, cols)
+    data = torch.zeros(shape.nbytes, dtype=torch.uint8)
+    assert encode_stream(shape, data, 0, weights) is not None
+    return decode_streams(data, shape)[0], decode_streams(pack_stream(shape, [quantize(weights, "mxfp4", 32)]), shape)[
+        0
+    ]
+
+
+@whole_spans
+@pytest.mark.parametrize("stream", [0, 1])
+def test_fp8_goes_to_mxfp4_as_well_as_through_floats(stream: int) -> None:
+    weights, scales, blocks = _fp8(256, 512)
+    floats = expand_block_scales(weights, scales, torch.float32)
+    shape = PackedShape("mxfp4", 32, 256, 512, 2)
+    data = torch.zeros(shape.nbytes, dtype=torch.uint8)
+    lost = encode_stream(shape, data, stream, weights, scales, blocks)
+    decoded = decode_streams(data, shape)[stream]
+    assert lost is not None
+    found = compare(floats, decoded)
+    assert lost.squared_error == pytest.approx(found.squared_error, rel=1e-5)  # sums in another order
+    assert lost.squared_weights == pytest.approx(found.squared_weights, rel=1e-5)
+    assert lost.squared_error == pytest.approx(quantize(floats, "mxfp4", 32).squared_error, rel=1e-5)
+    again = torch.zeros_like(data)
+    assert encode_stream(shape, again, stream, floats) is not None
+    assert torch.equal(again, data)
+
+
+@whole_spans
+def test_mxfp4_codes_are_those_of_the_search_by_groups() -> None:
+    torch.manual_seed(4)
+    magnitudes = 10.0 ** torch.randint(-15, 15, (64, 8)).repeat_interleave(32, dim=1)
+    found, expected = _stream_and_codes(torch.randn(64, 256) * magnitudes)
+    differing = (found != expected).view(64, 8, 32).any(dim=2)
+    assert float(differing.float().mean()) < 0.01  # errors that are equal up to the order of summing them
+    signs = torch.where(torch.rand(16, 128) < 0.5, -1.0, 1.0)
+    for value in (0.0, 0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0, 6.0, 7.0):  # ties among them
+        weights = torch.full((16, 128), value) * signs
+        weights[:, ::32] = 6.0  # the scale is 1, so that a value is what it is
+        found, expected = _stream_and_codes(weights)
+        assert torch.equal(found, expected)
+
+
+@whole_spans
+@pytest.mark.parametrize("value", [1e-45, 1e-40, 1e-38, 2.0**-126, 1e-20, 1.0, 1e10, 1e17])
+def test_extreme_groups_of_mxfp4_stay_finite(value: float) -> None:
+    weights = torch.full((16, 128), value)
+    weights[:, ::3] = -value
+    found, expected = _stream_and_codes(weights)
+    assert torch.equal(found, expected) and bool(torch.isfinite(found).all())
+
+
+@whole_spans
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_mxfp4_finds_what_is_no_number(bad: float) -> None:
+    weights, shape = torch.randn(32, 256), PackedShape("mxfp4", 32, 32, 256)
+    weights[17, 200] = bad
+    data = torch.zeros(shape.nbytes, dtype=torch.uint8)
+    assert encode_stream(shape, data, 0, weights) is None
+    codes, scales, blocks = _fp8(32, 256)
+    codes.view(torch.uint8)[31, 255] = 0xFF
+    assert encode_stream(shape, data, 0, codes, scales, blocks) is None
