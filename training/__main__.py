@@ -7,6 +7,7 @@ import torch
 
 from training.recipe import STAGES, Recipe
 from training.settings import Settings
+from training.together import start_others
 
 
 def main() -> None:
@@ -21,9 +22,11 @@ def main() -> None:
     for command in (run, export, status):
         command.add_argument("--out", type=Path, required=True, help="folder of checkpoints and data")
         command.add_argument("--threads", type=int, default=1)
+        command.add_argument("--processes", type=int, default=1, help="train together in so many (trunk stages)")
         command.add_argument("--workers", type=int, default=0, help="processes that draw samples (for a GPU)")
         command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
+    start_others(arguments.processes)
     torch.set_num_threads(arguments.threads)
     recipe = Recipe(arguments.out, Settings(), arguments.device, arguments.workers)
     if arguments.command == "run":

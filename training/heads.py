@@ -3,6 +3,7 @@
 Every row of the tower (a unit of 32 x 32 pixels) must say what stands there; a small reader spells rendered words.
 """
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,9 +18,9 @@ IGNORE = -100
 
 
 class VisionHeads(nn.Module):
-    """Linear heads on rows [N, U, H], and a reader whose slots look for the letters of a word."""
+    """Linear heads on rows [N, U, H] and on states of patches, and a reader whose slots look for a word's letters."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, patch_width: int) -> None:
         super().__init__()
         self.shape = nn.Linear(width, len(SHAPES) + 1)
         self.colour = nn.Linear(width, len(COLOURS) + 1)
@@ -30,7 +31,11 @@ class VisionHeads(nn.Module):
         self.keys = nn.Linear(width, width)
         self.values = nn.Linear(width, width)
         self.letters = nn.Linear(width, len(ALPHABET) + 1)
-        self.glyphs = nn.Linear(width, 2 * (len(ALPHABET) + 1))
+        self.glyphs = nn.Linear(width, len(ALPHABET) + 1)
+        self.patch_glyphs = nn.Linear(patch_width, len(ALPHABET) + 1)
+        self.patch_shapes = nn.Linear(patch_width, len(SHAPES) + 1)
+        for head in (self.glyphs, self.patch_glyphs, self.patch_shapes):
+            nn.init.zeros_(head.weight)
 
     def spell(self, rows: Tensor, real: Tensor) -> Tensor:
         """Letters [N, SLOTS, alphabet + end] of the word in each picture; real [N, U] says which rows are its own."""
@@ -42,10 +47,10 @@ class VisionHeads(nn.Module):
         )
         return self.letters(functional.gelu(found.transpose(1, 2).flatten(2)))
 
-    def losses(self, rows: Tensor, labels: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Cross entropies by head; labels as made by `unit_labels`, IGNORE where there is nothing to say."""
+    def losses(self, states: Tensor, rows: Tensor, labels: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Cross entropies by head; states [N, P, C] of patches; labels: `unit_labels`, IGNORE where unknown."""
         rows, real = rows.float(), labels["row"] != IGNORE
-        glyph, glyph_2 = self.glyphs(rows).chunk(2, dim=-1)
+        states = functional.layer_norm(states, states.shape[-1:])  # they grow from block to block
         mean = (rows * real[:, :, None]).sum(1) / real.sum(1, keepdim=True)
         place_row, place_column = self.place(rows).split(3, dim=-1)
         scores = {
@@ -56,15 +61,34 @@ class VisionHeads(nn.Module):
             "column": place_column,
             "count": self.count(mean),
             "letters": self.spell(rows, real),
-            "glyph": glyph,
-            "glyph_2": glyph_2,
+            "patch_shape": self.patch_shapes(states),
         }
+        labels = {**labels, "patch_shape": labels["shape"].repeat_interleave(4, 1)}
         self.correct = {name: _share_right(score, labels[name]) for name, score in scores.items()}
-        return {
+        losses = {
             name: functional.cross_entropy(score.flatten(0, -2), labels[name].flatten(), ignore_index=IGNORE)
             for name, score in scores.items()
             if bool((labels[name] != IGNORE).any())
         }
+        ink = labels["ink"]
+        if bool((ink.sum(-1) > 0).any()):
+            units = ink.unflatten(1, (-1, 4)).mean(2)
+            for name, score, target in (
+                ("glyph", self.glyphs(rows), units),
+                ("patch_glyph", self.patch_glyphs(states), ink),
+            ):
+                losses[name], self.correct[name] = _soft(score, target)
+        return losses
+
+
+def _soft(scores: Tensor, target: Tensor) -> tuple[Tensor, float]:
+    """Cross entropy with shares [N, X, 1 + alphabet] of what is seen; how often the letter of most ink is named."""
+    letters = target[..., 1:].sum(-1)
+    weight = (letters + 0.1) * (target.sum(-1) > 0)
+    each = -(target * functional.log_softmax(scores, -1)).sum(-1)
+    clear = letters > 0.4
+    right = scores[..., 1:].argmax(-1) == target[..., 1:].argmax(-1)
+    return (each * weight).sum() / weight.sum(), float(right[clear].float().mean())
 
 
 def _share_right(scores: Tensor, labels: Tensor) -> float:
@@ -80,7 +104,7 @@ def _share_right(scores: Tensor, labels: Tensor) -> float:
 def unit_labels(facts: dict, height: int, width: int) -> dict[str, Tensor]:
     """Labels of one picture of height x width units from its maker's facts."""
     blank = torch.full((height, width), IGNORE)
-    labels = {name: blank.clone() for name in ("shape", "colour", "centre", "glyph", "glyph_2")}
+    labels = {name: blank.clone() for name in ("shape", "colour", "centre")}
     labels["row"] = (torch.arange(height) * 3 // height)[:, None].expand(height, width).clone()
     labels["column"] = (torch.arange(width) * 3 // width).expand(height, width).clone()
     labels["count"], labels["letters"] = torch.tensor(IGNORE), torch.full((SLOTS,), IGNORE)
@@ -104,19 +128,28 @@ def unit_labels(facts: dict, height: int, width: int) -> dict[str, Tensor]:
             labels["centre"][min(row, height - 1), min(column, width - 1)] = 1
     if "letters" in facts:
         letters = [ALPHABET.index(c) + 1 for c in facts["letters"] if c in ALPHABET]
-        labels["letters"][:] = torch.tensor([*letters, *[0] * SLOTS][:SLOTS])
-        labels["glyph"].fill_(0)
-        labels["glyph_2"].fill_(0)
-        drawn = facts["letters"]
-        if len(facts["centres"]) != len(drawn):
-            drawn = drawn.replace(" ", "")
-        for letter, (x, y) in zip(drawn, facts["centres"], strict=True):
-            if letter not in ALPHABET:
-                continue
-            row, column = min(height - 1, int(y * height)), min(width - 1, int(x * width))
-            name = "glyph" if labels["glyph"][row, column] == 0 else "glyph_2"
-            labels[name][row, column] = ALPHABET.index(letter) + 1
-    return {name: label if name in ("letters", "count") else _filled(label) for name, label in labels.items()}
+        if "sheet" not in facts:
+            labels["letters"][:] = torch.tensor([*letters, *[0] * SLOTS][:SLOTS])
+    filled = {name: label if name in ("letters", "count") else _filled(label) for name, label in labels.items()}
+    return {**filled, "ink": torch.from_numpy(_ink(facts, height, width))}
+
+
+def _ink(facts: dict, height: int, width: int) -> np.ndarray:
+    """Shares [4 * UNITS, 1 + alphabet] of every patch that nothing or a character fills; zeros where unknown."""
+    ink = np.zeros((2 * height, 2 * width, len(ALPHABET) + 1), np.float32)
+    if "boxes" in facts:
+        top, left = np.arange(2 * height) / (2 * height), np.arange(2 * width) / (2 * width)
+        for character, (x0, y0, x1, y1) in zip(facts["letters"], facts["boxes"], strict=True):
+            if character in ALPHABET:
+                across = np.clip(np.minimum(left + 0.5 / width, x1) - np.maximum(left, x0), 0, None) * 2 * width
+                down = np.clip(np.minimum(top + 0.5 / height, y1) - np.maximum(top, y0), 0, None) * 2 * height
+                ink[:, :, ALPHABET.index(character) + 1] += down[:, None] * across
+        ink /= np.maximum(1.0, ink.sum(-1, keepdims=True))
+        ink[:, :, 0] = 1 - ink.sum(-1)
+    whole = np.zeros((4 * UNITS, len(ALPHABET) + 1), np.float32)
+    ordered = ink.reshape(height, 2, width, 2, -1).transpose(0, 2, 1, 3, 4).reshape(4 * height * width, -1)
+    whole[: len(ordered)] = ordered
+    return whole
 
 
 def _filled(label: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from mimo_cli.chat.media_options import MediaOptions
 from training.data import films, lookup, mixed, pairs, smalltalk, sounds, speech, strings, sums, system, tools, words
 from training.data.sample import Sample, Split
 from training.data.speech_clips import ClipFolder
-from training.drills import drills
+from training.drills import drills, repeats
 from training.feeder import CHUNK, Feeder
 from training.media import ReadyGroup, ready_group
 from training.pool import Encoder, Fetch, Pool, scene_group
@@ -61,7 +61,7 @@ def text_sources(prompter: Prompter, length: int) -> dict[str, Source]:
         "tools": tools.make,
     }
     found: dict[str, Source] = {name: fitting(prompter, make, length) for name, make in makers.items()}
-    return {"drills": drills(prompter), **found}
+    return {"repeats": repeats(prompter), "drills": drills(prompter), **found}
 
 
 def media_makers(

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.together import Together
+
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
@@ -56,16 +58,23 @@ class Optimizer:
         )
 
     @torch.no_grad()
-    def step(self, factor: float = 1.0) -> None:
-        """Apply and clear all gradients."""
+    def step(self, factor: float = 1.0, together: Together | None = None) -> None:
+        """Apply and clear all gradients; processes average them and share out the matrices' work."""
+        together = together or Together()
+        tables = [parameter for group in self.adam.param_groups for parameter in group["params"]]
+        together.average_gradients([*self.matrices, *tables])
+        owners = self._owners(together.size)
         for group in self.adam.param_groups:
             group["lr"] = group["rate"] * factor
         self.adam.step()
         self.adam.zero_grad(set_to_none=True)
-        for matrix, buffer, parts in zip(self.matrices, self.buffers, self.parts, strict=True):
+        for matrix, buffer, parts, owner in zip(self.matrices, self.buffers, self.parts, owners, strict=True):
             if matrix.grad is None:
                 continue
             buffer.lerp_(matrix.grad, 1 - self.momentum)
+            if owner != together.rank:
+                matrix.grad = None
+                continue
             split = matrix.grad.lerp(buffer, self.momentum).unflatten(-2, (parts, -1))
             update = orthogonalise(split).flatten(-3, -2)
             scale = max(1.0, split.shape[-2] / split.shape[-1]) ** 0.5
@@ -73,6 +82,15 @@ class Optimizer:
                 matrix.mul_(1 - self.muon_rate * factor * self.weight_decay)
             matrix.add_(update.to(matrix.dtype), alpha=-self.muon_rate * factor * scale)
             matrix.grad = None
+        together.share_results(self.matrices, owners)
+
+    def _owners(self, processes: int) -> list[int]:
+        """Which process steps which matrix: the largest first, each to who has least so far."""
+        work, owners = [0] * processes, [0] * len(self.matrices)
+        for number in sorted(range(len(owners)), key=lambda i: -self.matrices[i].numel()):
+            owners[number] = work.index(min(work))
+            work[owners[number]] += self.matrices[number].numel()
+        return owners
 
     def state_dict(self) -> dict[str, Any]:
         """Momentum and moments."""

@@ -5,6 +5,7 @@
                    text   /
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -192,7 +193,9 @@ class Recipe:
                 rows = Sight(self.parts.vision, torch.float32, compiled=False).rows(patches, grids)
             real = labels["row"] != IGNORE
             scale = self.settings.row_size / float(rows.cpu()[real].square().mean().sqrt())
-            torch.save(scale, path)
+            part = path.with_suffix(f".{os.getpid()}")
+            torch.save(scale, part)
+            part.replace(path)
         with torch.no_grad():
             self.parts.vision.get_parameter("merger.mlp.2.weight").mul_(scale)
 

@@ -28,6 +28,7 @@ class Run:
     restore: Callable[[State], None]
     total_steps: int
     save_every_s: float = 180.0
+    is_silent: bool = False  # one of several processes, which leaves files and reports to another
     step: int = 0
     seconds: float = 0.0
     _last_save: float = field(default_factory=time.monotonic)
@@ -69,6 +70,8 @@ class Run:
 
     def save(self) -> None:
         """Write the checkpoint beside the old one, then rename."""
+        if self.is_silent:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "last.pt"
         part = path.with_suffix(".part")
@@ -78,6 +81,8 @@ class Run:
 
     def report(self, **values: Any) -> None:
         """Append a line to the journal and print it."""
+        if self.is_silent:
+            return
         rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in values.items()}
         line = json.dumps({"step": self.step, "seconds": round(self.seconds), **rounded})
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -7,13 +7,23 @@ from dataclasses import dataclass, field
 class VisionSettings:
     """Stage `vision`."""
 
-    steps: int = 4000
+    steps: int = 6500
     batch: int = 48
     muon_rate: float = 0.02
     adam_rate: float = 2e-3
     words_from: int = 300
     word_share: float = 0.5
-    weights: dict[str, float] = field(default_factory=lambda: {"row": 0.1, "column": 0.1, "centre": 2.0, "count": 0.5})
+    weights: dict[str, float] = field(
+        default_factory=lambda: {
+            "row": 0.1,
+            "column": 0.1,
+            "centre": 2.0,
+            "count": 0.5,
+            "shape": 2.0,
+            "glyph": 2.0,
+            "patch_glyph": 1.0,
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -36,7 +46,7 @@ class Rows:
     sources: dict[str, float]
 
 
-SHORT_TEXT = {"drills": 2.0, "lookup": 0.7, "strings": 3.0, "sums": 2.0, "system": 1.5, "smalltalk": 0.7}
+SHORT_TEXT = {"drills": 4.0, "lookup": 0.7, "strings": 3.0, "sums": 2.0, "system": 1.5, "smalltalk": 0.7}
 LONG_TEXT = {"lookup": 1.0, "tools": 2.0, "needle": 0.5}
 SHORT_MEDIA = {
     "pictures": 3.0,
@@ -62,6 +72,8 @@ class TrunkSettings:
     balance: float = 1e-3
     bias_rate: float = 0.01
     evaluate_every: int = 200
+    easy_steps: int = 0  # at the beginning, with `easy` alone, in rows of the first shape
+    easy: tuple[dict[str, float], ...] = ()  # one after the other, each for its share of those steps
     fp8: bool = False  # compute with FP8-rounded weights
 
 
@@ -85,7 +97,12 @@ class Settings:
     vision: VisionSettings = field(default_factory=VisionSettings)
     audio: AudioSettings = field(default_factory=AudioSettings)
     text: TrunkSettings = field(
-        default_factory=lambda: TrunkSettings(4000, (Rows(16, 256, 0.85, SHORT_TEXT), Rows(6, 640, 0.15, LONG_TEXT)))
+        default_factory=lambda: TrunkSettings(
+            4000,
+            (Rows(16, 256, 0.85, SHORT_TEXT), Rows(6, 640, 0.15, LONG_TEXT)),
+            easy_steps=480,
+            easy=({"repeats": 1.0}, {"repeats": 0.5, "drills": 1.0}, {"drills": 1.0}),
+        )
     )
     mix: TrunkSettings = field(
         default_factory=lambda: TrunkSettings(

@@ -81,6 +81,10 @@ class Sight:
         Stills give one of the two equal halves of each patch, frames of a film (one temporal step each) both. What
         stands behind a picture's own rows means nothing.
         """
+        return self.merge(self.patch_states(patches, grids))
+
+    def patch_states(self, patches: Tensor, grids: Sequence[tuple[int, int]]) -> Tensor:
+        """The states [N, P, C] float32 behind the last block."""
         tower, config = self.tower, self.tower.config
         tables = [self._tables(height, width, patches.shape[1]) for height, width in grids]
         device = tower.patch_embed.proj.weight.device
@@ -91,7 +95,11 @@ class Sight:
         for block, kind in zip(tower.blocks, config.vit_window_attn_types, strict=True):
             bias = whole if kind == FULL else column if kind == COLUMN else row
             x = self._run(block, x, bias, cos, sin)
-        merger = tower.merger
+        return x
+
+    def merge(self, x: Tensor) -> Tensor:
+        """States of patches [N, P, C] become rows [N, P / 4, out]."""
+        merger = self.tower.merger
         normed = functional.layer_norm(x, merger.ln_q.weight.shape, merger.ln_q.weight, eps=merger.ln_q.eps)
         units = normed.to(self.dtype).view(len(x), -1, merger.unit_width)
         inner, outer = (merger.get_parameter(f"mlp.{i}.weight").to(self.dtype) for i in (0, 2))

@@ -3,6 +3,8 @@
 Answer form: the text itself, in the case it is drawn in; for the ink, a colour.
 """
 
+import itertools
+
 import cv2
 import numpy as np
 
@@ -109,6 +111,23 @@ def _luminance(colour: Colour) -> float:
     return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
 
 
+Box = tuple[float, float, float, float]
+
+
+def ink_boxes(lettering: Lettering) -> list[Box]:
+    """x0, y0, x1, y1 in pixels of the mask: each character as wide as its neighbours let it be, as high as its ink."""
+    xs = [x for x, _ in lettering.centres]
+    steps = [(b - a) for a, b in itertools.pairwise(xs)] or [0.8 * lettering.mask.shape[0]]
+    boxes = []
+    for i, x in enumerate(xs):
+        before, after = steps[max(0, i - 1)] / 2, steps[min(i, len(steps) - 1)] / 2
+        x0, x1 = max(0, round(x - before)), max(round(x + after), round(x - before) + 1)
+        inked = np.flatnonzero(lettering.mask[:, x0:x1].max(1, initial=0) > 100)
+        y0, y1 = (int(inked[0]), int(inked[-1]) + 1) if len(inked) else (0, 0)
+        boxes.append((x0, y0, x1, y1))
+    return boxes
+
+
 def render(text: str, face: str, dice: Dice, *, large: bool = False) -> tuple[np.ndarray, dict]:
     """A picture uint8 [H, W, 3] with the text on it, and its labels (letters, their centres as fractions, ink)."""
     lettering = _lettering(text, face, dice, large)
@@ -129,7 +148,48 @@ def render(text: str, face: str, dice: Dice, *, large: bool = False) -> tuple[np
     )
     part[:] = inked
     centres = [((left + x) / width, (top + y) / height) for x, y in lettering.centres]
-    return wear(pixels, dice), {"letters": text, "centres": centres, "ink": name, "face": face}
+    boxes = [
+        ((left + a) / width, (top + b) / height, (left + c) / width, (top + d) / height)
+        for a, b, c, d in ink_boxes(lettering)
+    ]
+    return wear(pixels, dice), {"letters": text, "centres": centres, "boxes": boxes, "ink": name, "face": face}
+
+
+def render_sheet(dice: Dice, split: Split, *, ease: float = 0.0) -> tuple[np.ndarray, dict]:
+    """Some lines of random characters, each in a typeface of its own: pixels uint8 [H, W, 3] and labels as of `render`.
+
+    Nobody is asked about such a picture; it shows a learner ten times as many characters as a word does. A share
+    `ease` is plain: black on white or white on black, small letters only.
+    """
+    height, width = dice.integer(150, 210), dice.integer(150, 230)
+    is_plain = dice.chance(ease)
+    ink, _, paper = _inks(dice)
+    if is_plain:
+        ink, paper = dice.pick((((0, 0, 0), (255, 255, 255)), ((255, 255, 255), (0, 0, 0))))
+    cover = np.zeros((height, width), np.uint8)
+    letters, top = "", dice.integer(0, 16)
+    boxes: list[Box] = []
+    while True:
+        tall = round(15 + 23 * dice.uniform() ** 1.3)
+        characters = LETTERS if is_plain or dice.chance(0.5) else LETTERS + LETTERS.upper() + "0123456789"
+        text = "".join(dice.pick(characters) for _ in range(int(width / tall * 0.9)))
+        line = letter(text, dice.pick(faces(split == "held_out")), tall, dice.uniform(), dice.chance(0.85))
+        mask, left = line.mask, dice.integer(-2, 12)
+        if top + mask.shape[0] > height:
+            break
+        ends = min(width, left + mask.shape[1])
+        start = max(0, left)
+        cover[top : top + mask.shape[0], start:ends] = mask[:, start - left : ends - left]
+        letters += text
+        for a, b, c, d in ink_boxes(line):
+            boxes.append(((left + a) / width, (top + b) / height, (left + c) / width, (top + d) / height))
+        top += mask.shape[0] - 4 + dice.integer(0, 8)
+    pixels = np.full((height, width, 3), paper, np.uint8) if is_plain else background(height, width, paper, dice)
+    shade = cv2.merge([cover] * 3)
+    pixels = cv2.add(
+        cv2.multiply(pixels, 255 - shade, scale=1 / 255), cv2.multiply(np.full_like(pixels, ink), shade, scale=1 / 255)
+    )
+    return pixels if is_plain else wear(pixels, dice), {"letters": letters, "boxes": boxes, "sheet": True}
 
 
 def make(rng: np.random.Generator, split: Split, *, kind: str | None = None, large_share: float = 0.04) -> Sample:

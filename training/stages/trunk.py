@@ -24,6 +24,7 @@ from training.rounding import rounded
 from training.run import Run, schedule
 from training.settings import Rows, TrunkSettings
 from training.sources import Group, Shelf, Source, mixed
+from training.together import Together
 from training.trunk import Layout, Trunk
 
 
@@ -53,7 +54,8 @@ class TrunkStage:
         others = [p for n, p in named.items() if n not in matrices and p is not table]
         rates = {name: getattr(settings, name) for name in ("muon_rate", "adam_rate", "table_rate")}
         self.optimizer = Optimizer(matrices.values(), others, parts=parts, tables=[table], **rates)
-        self.run = Run(folder, self.state, self.restore, settings.steps)
+        self.together = Together.join(folder.parent)
+        self.run = Run(folder, self.state, self.restore, settings.steps, is_silent=self.together.rank > 0)
 
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs."""
@@ -110,16 +112,20 @@ class TrunkStage:
         shares = np.array([shape.share for shape in settings.shapes])
         ema: dict[str, float] = {}
         while True:
-            rng = np.random.default_rng((self.seed, run.step))  # a resumed run draws what it would have drawn
-            number = int(rng.choice(len(shares), p=shares / shares.sum()))
-            batch = self._draw(self.streams(rng, "train")[number], settings.shapes[number])
+            # A resumed run draws what it would have drawn; all processes take rows of one length.
+            number = int(np.random.default_rng((self.seed, run.step)).choice(len(shares), p=shares / shares.sum()))
+            rng = np.random.default_rng((self.seed, run.step, self.together.rank))
+            if run.step < settings.easy_steps:
+                batch = self._draw(self._easy(rng), settings.shapes[0])
+            else:
+                batch = self._draw(self.streams(rng, "train")[number], settings.shapes[number])
             targets = self.tensor(batch.targets)
             with self.forward_context():
                 logits = self.logits(batch)
                 loss = functional.cross_entropy(logits, targets)
                 balance = torch.stack([load.balance for load in self.trunk.loads.values()]).sum()
                 (loss + settings.balance * balance).backward()
-            self.optimizer.step(schedule(run.step, settings.steps))
+            self.optimizer.step(schedule(run.step, settings.steps), self.together)
             self._move_biases()
             scored = self.tensor(batch.is_scored)
             right = (logits.argmax(-1) == targets)[scored].float().mean().item()
@@ -129,7 +135,7 @@ class TrunkStage:
             going = run.tick()
             if run.step % 25 == 0:
                 run.report(**ema)
-            if run.step % settings.evaluate_every == 0 or not going:
+            if (run.step % settings.evaluate_every == 0 or not going) and not run.is_silent:
                 run.report(**self.evaluate())
             if not going:
                 return
@@ -142,6 +148,12 @@ class TrunkStage:
             streams.append(mixed(weighed, rng, split))
         return streams
 
+    def _easy(self, rng: np.random.Generator) -> Iterator[Group]:
+        """What the beginning of a stage learns from."""
+        phases = self.settings.easy
+        weights = phases[self.run.step * len(phases) // self.settings.easy_steps]
+        return mixed({name: (self.sources[0][name], weight) for name, weight in weights.items()}, rng, "train")
+
     def _draw(self, stream: Iterator[Group], shape: Rows) -> Batch:
         return pack(stream, shape.rows, shape.length)
 
@@ -153,10 +165,11 @@ class TrunkStage:
         rate = self.settings.bias_rate * (1.0 if self.run.step < 200 else 0.3)
         if self.run.step > self.settings.steps * 0.9:
             return
-        for number, load in self.trunk.loads.items():
+        together = self.together.add_up(torch.stack([load.counts for load in self.trunk.loads.values()]))
+        for number, counts in zip(self.trunk.loads, together, strict=True):
             layer: Any = self.model.layers[number]
             bias = layer.mlp.gate.e_score_correction_bias
-            bias += rate * torch.sign(load.counts.mean() - load.counts)
+            bias += rate * torch.sign(counts.mean() - counts)
 
     @torch.no_grad()
     def evaluate(self, batches: int = 3) -> dict[str, float]:

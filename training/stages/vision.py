@@ -19,7 +19,7 @@ from training.data.dice import Dice
 from training.data.fonts import faces
 from training.data.sample import Split
 from training.data.scenes import draw_scene, paint
-from training.data.words import draw_text, render
+from training.data.words import draw_text, render, render_sheet
 from training.feeder import Feeder
 from training.heads import VisionHeads, unit_labels
 from training.optimizer import Optimizer
@@ -27,6 +27,8 @@ from training.run import Run, schedule
 from training.settings import VisionSettings
 from training.sight import MAX_PATCHES, Sight, fill_up
 
+EASE = 0.4  # share of plain training pictures
+SHEET_SHARE = 0.7  # of the training pictures with text
 OPTIONS = ImageOptions(min_pixels=IMAGE_PIXELS[0], max_pixels=IMAGE_PIXELS[1])
 
 
@@ -44,9 +46,9 @@ def draw_scene_example(rng: np.random.Generator, split: Split) -> Example:
     """Patches [P, 768] of a scene, its height and width in patches, and its labels."""
     dice = Dice(rng)
     while True:
-        count = dice.integer(1, 6) if dice.chance(0.9) else dice.integer(7, 9)
+        count = dice.integer(1, 4) if dice.chance(0.5) else dice.integer(5, 9)
         scene = draw_scene(dice, split, count)
-        patches, grid = still_patches(paint(scene, dice))
+        patches, grid = still_patches(paint(scene, dice, ease=EASE if split == "train" else 0.0))
         if len(patches) <= MAX_PATCHES:
             return patches, grid, unit_labels(scene.labels(), grid[0] // 2, grid[1] // 2)
 
@@ -55,8 +57,11 @@ def draw_text_example(rng: np.random.Generator, split: Split) -> Example:
     """The same of a rendered text."""
     dice = Dice(rng)
     while True:
-        text = draw_text(dice, dice.pick(("word", "free", "free", "number", "words")))
-        pixels, facts = render(text, dice.pick(faces(split == "held_out")), dice, large=dice.chance(0.04))
+        if split == "train" and dice.chance(SHEET_SHARE):
+            pixels, facts = render_sheet(dice, split, ease=EASE)
+        else:
+            text = draw_text(dice, dice.pick(("word", "free", "free", "number", "words")))
+            pixels, facts = render(text, dice.pick(faces(split == "held_out")), dice, large=dice.chance(0.04))
         patches, grid = still_patches(pixels)
         if len(patches) <= MAX_PATCHES:
             return patches, grid, unit_labels(facts, grid[0] // 2, grid[1] // 2)
@@ -93,7 +98,7 @@ class VisionStage:
         torch.manual_seed(seed)
         self.tower, self.settings, self.seed = tower, settings, seed
         self.device = tower.patch_embed.proj.weight.device
-        self.heads = VisionHeads(tower.config.out_hidden_size).to(self.device)
+        self.heads = VisionHeads(tower.config.out_hidden_size, tower.config.hidden_size).to(self.device)
         self.sight = Sight(tower)
         named = dict(tower.named_parameters())
         matrices = [p for name, p in named.items() if p.dim() == 2 and name.startswith(("blocks", "merger"))]
@@ -122,7 +127,7 @@ class VisionStage:
             rng = np.random.default_rng((self.seed, run.step))
             words = settings.word_share if run.step >= settings.words_from else 0.0
             patches, grids, labels = draw_batch(rng, "train", settings.batch, words, self.feeder)
-            losses = self.heads.losses(self.sight.rows(patches, grids), self._moved(labels))
+            losses = self._losses(patches, grids, labels)
             torch.stack([settings.weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum().backward()
             self.optimizer.step(schedule(run.step, settings.steps))
             shares = {f"right_{name}": share for name, share in self.heads.correct.items() if share == share}
@@ -136,6 +141,10 @@ class VisionStage:
             if not going:
                 return
 
+    def _losses(self, patches: Tensor, grids: list[tuple[int, int]], labels: dict[str, Tensor]) -> dict[str, Tensor]:
+        states = self.sight.patch_states(patches, grids)
+        return self.heads.losses(states, self.sight.merge(states), self._moved(labels))
+
     def _moved(self, labels: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: label.to(self.device) for name, label in labels.items()}
 
@@ -146,7 +155,7 @@ class VisionStage:
         totals: dict[str, list[float]] = defaultdict(list)
         for _ in range(4):
             patches, grids, labels = draw_batch(rng, "held_out", self.settings.batch, word_share)
-            self.heads.losses(self.sight.rows(patches, grids), self._moved(labels))
+            self._losses(patches, grids, labels)
             for name, share in self.heads.correct.items():
                 if share == share:
                     totals[name].append(share)
