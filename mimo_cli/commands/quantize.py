@@ -18,6 +18,7 @@ from mimo_cli.terminal.progress import Stage
 from mimo_cli.units import format_bytes, format_duration
 
 if TYPE_CHECKING:
+    from mimo_cli.store.deletion import Deletion
     from mimo_cli.store.manifest import StoreManifest
     from mimo_cli.store.plan import StorePlan
 
@@ -93,10 +94,17 @@ def quantize(
     """
     # Not at the head: the plan needs torch, the help of this command does not.
     from mimo_cli.store.convert import finished_manifest
+    from mimo_cli.store.deletion import Deletion
     from mimo_cli.store.journal import emptied_shards
     from mimo_cli.store.plan import QuantizeOptions, plan_store
 
     terminal = general.terminal()
+    pending = Deletion.pending(destination)
+    if pending is not None and not dry_run:
+        facts = _go_on_deleting(terminal, source, destination, pending, may_delete=delete_source, yes=yes)
+        if facts is not None:
+            terminal.write(json.dumps({"schema": 1, **facts}) + "\n" if as_json else f"{destination}\n")
+            return
     if recipe is not None:
         experts, dense = _RECIPES[recipe]
     options = QuantizeOptions(experts.value, group, dense.value)
@@ -106,12 +114,12 @@ def quantize(
     _announce(terminal, plan, facts)
     if not dry_run:
         if delete_source and not yes:
-            _ask(terminal, plan)
+            _ask(terminal, plan.source, list(plan.index.shard_bytes))
         # Comparing tensors needs the source until the end.
         facts |= _run(terminal, plan, destination, jobs, finished, empty_shards=delete_source and not verify)
         facts |= _check(terminal, plan, destination, finished is not None or verify or delete_source, verify)
         if delete_source:
-            facts["deleted"] = _delete_shards(terminal, plan)
+            facts["deleted"] = _delete_shards(terminal, plan, destination)
     if as_json:
         terminal.write(json.dumps({"schema": 1, **facts}, ensure_ascii=False) + "\n")
     elif not dry_run:
@@ -237,10 +245,9 @@ def _refuse_full_disk(plan: "StorePlan", destination: Path, empty_shards: bool) 
         )
 
 
-def _ask(terminal: Terminal, plan: "StorePlan") -> None:
-    shards = len(plan.index.shard_bytes)
-    size = format_bytes(sum(plan.index.shard_bytes.values()))
-    question = f"delete {shards} shards ({size}) of {plan.source} after the conversion? [y/N] "
+def _ask(terminal: Terminal, source: Path, shards: list[Path]) -> None:
+    size = format_bytes(sum(path.stat().st_size for path in shards if path.is_file()))
+    question = f"delete {len(shards)} shards ({size}) of {source} after the conversion? [y/N] "
     if not is_terminal(sys.stdin):
         raise UsageError("--delete-source-shards asks before it deletes, and there is no terminal", hint="add --yes")
     terminal.line(question)
@@ -248,10 +255,38 @@ def _ask(terminal: Terminal, plan: "StorePlan") -> None:
         raise UsageError("nothing was done", hint="leave --delete-source-shards out to keep the source")
 
 
-def _delete_shards(terminal: Terminal, plan: "StorePlan") -> list[str]:
-    deleted = []
-    for path in plan.index.shard_bytes:
-        path.unlink(missing_ok=True)
-        deleted.append(path.name)
+def _delete_shards(terminal: Terminal, plan: "StorePlan", destination: Path) -> list[str]:
+    from mimo_cli.store.deletion import deletion_of
+
+    deletion = deletion_of(plan.source, plan.index.shard_bytes)
+    deletion.write(destination)
+    deleted = deletion.finish(destination)
     terminal.note(f"mimo: deleted {len(deleted)} shards of {plan.source}")
     return deleted
+
+
+def _go_on_deleting(
+    terminal: Terminal, source: str, destination: Path, pending: "Deletion", *, may_delete: bool, yes: bool
+) -> dict[str, Any] | None:
+    """Finish what an earlier run began to delete; returns the facts of it, None where the source is another one.
+
+    The source may be no checkpoint any more: nothing is planned from it.
+    """
+    from mimo_cli.store.manifest import StoreManifest
+    from mimo_cli.store.verify import verify_hashes
+
+    folder = choose_model(source).folder
+    if folder.resolve() != pending.source:
+        return None
+    if not may_delete:
+        raise UsageError(
+            f"`{destination}` is finished, and shards of `{folder}` are half deleted",
+            hint="the same command with --delete-source-shards deletes the rest",
+        )
+    if not yes:
+        _ask(terminal, folder, [folder / name for name in pending.shards])
+    with Stage(terminal, "verifying", "bytes") as stage:
+        verify_hashes(destination, StoreManifest.from_folder(destination), stage.update)
+    deleted = pending.finish(destination)
+    terminal.note(f"mimo: `{destination}` is finished; deleted {len(deleted)} shards of {folder}")
+    return {"source": source, "store": str(destination), "hashes": "verified", "deleted": deleted}

@@ -27,6 +27,7 @@ from mimo_cli.quant.buffers import PAGE_BYTES, allocate_bytes
 from mimo_cli.quant.kernels import missing_reason
 from mimo_cli.quant.packed import BLOCK_ROWS, PackedShape
 from mimo_cli.quant.stored import StoredMatrix
+from mimo_cli.store.deletion import deletion_of
 from mimo_cli.store.emptying import PROJECTIONS, Emptier
 from mimo_cli.store.encode import Error, pack_matrices
 from mimo_cli.store.journal import Finished, Journal
@@ -63,7 +64,8 @@ def convert(
 ) -> Report:
     """Write the store, or what is missing of it. Returns the report with the manifest.
 
-    `empty_shards` cuts each shard of the source off behind its header once all that is made of it is verified.
+    `empty_shards` cuts each shard of the source off behind its header once all that is made of it is verified, and
+    leaves the list of what is to be deleted (deletion.py).
     Raises UsageError for a folder in use, CapacityError without disk space (what is finished stays), CheckpointError
     where the source is damaged.
     """
@@ -77,6 +79,8 @@ def convert(
         raise _with_numbers(err, plan, folder, journal) from err
     finally:
         journal.close()
+    if empty_shards:  # without the journal nothing can be planned from emptied shards
+        deletion_of(plan.source, plan.index.shard_bytes).write(folder)
     journal.remove()
     return report
 

@@ -16,6 +16,7 @@ from mimo_cli.checkpoint.shard_writer import disk_error
 from mimo_cli.errors import UsageError
 from mimo_cli.store.encode import Error
 from mimo_cli.store.manifest import JOURNAL_FILE, FileEntry
+from mimo_cli.store.output import sync_folder
 
 _EMPTIED = "emptied"
 
@@ -52,10 +53,13 @@ class Journal:
         part = self.path.with_suffix(".part")
         try:
             # Rewritten beside, since a line that was cut off must not stay before the next one.
-            part.write_text("".join(json.dumps(line) + "\n" for line in lines or [dict(conversion)]), "utf-8")
+            with part.open("w", encoding="utf-8") as file:
+                file.writelines(json.dumps(line) + "\n" for line in lines or [dict(conversion)])
+                file.flush()
+                os.fsync(file.fileno())
             part.replace(self.path)
+            sync_folder(folder)
             self._file = self.path.open("a", encoding="utf-8")
-            self._sync()
         except OSError as err:
             raise disk_error(self.path, err) from err
 
