@@ -53,6 +53,10 @@ class RandomRecords:
         """Return nothing: these experts come from no file."""
         return ()
 
+    def checksum(self, layer: int, expert_id: int) -> int | None:
+        """Return nothing: none are noted."""
+        return None
+
     def place(self, layer: int, expert_id: int, parts: Sequence[Tensor], slot: Tensor) -> None:
         """Fill a slot, uint8 [record_bytes]; the same expert has the same weights every time."""
         key = layer << 32 | expert_id

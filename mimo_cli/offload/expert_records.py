@@ -49,6 +49,10 @@ class ExpertRecords(Protocol):
         """
         ...
 
+    def checksum(self, layer: int, expert_id: int) -> int | None:
+        """Return the CRC-32 that a record had when it was written; None where nobody noted it."""
+        ...
+
     def place(self, layer: int, expert_id: int, parts: Sequence[Tensor], slot: Tensor) -> None:
         """Make a record of the bytes of the extents, in their order: parts uint8, slot uint8 [record_bytes].
 

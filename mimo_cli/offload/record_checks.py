@@ -1,8 +1,9 @@
-"""RecordChecks: CRC-32 checksums of experts, learned when an expert is first read and compared ever after.
+"""RecordChecks: CRC-32 checksums of experts: those that a store was written with, or else those of the first reading.
 
-Neither releases nor stores carry a checksum for each expert, so what is recorded is what this machine read first; from
-then on a byte that changes on the disk or on the way is found. They are kept in the folder of caches, one file for each
-model as its files are now: a file that was written anew is another model.
+A packed store says what each record had when it was made, so that a corrupted one is found at its first reading. For
+releases, and stores made before, it is recorded what this machine read first; from then on a byte that changes on the
+disk or on the way is found. These are kept in the folder of caches, one file for each model as its files are now: one
+that was written anew is another model.
 """
 
 import hashlib

@@ -43,6 +43,10 @@ class ShardRecords:
         names = (expert_weight_name(layer, expert_id, projection) for projection in PROJECTIONS)
         return [Extent(i.shard, i.offset, i.size_bytes) for name in names for i in self._reader.parts(name)]
 
+    def checksum(self, layer: int, expert_id: int) -> int | None:
+        """Return nothing: none are noted."""
+        return None
+
     def place(self, layer: int, expert_id: int, parts: Sequence[Tensor], slot: Tensor) -> None:
         """Pack an expert. Raises CheckpointError naming a tensor that is damaged or unlike the first expert's."""
         gate_up, down = slot.split([self.up_shape.nbytes, self.down_shape.nbytes])

@@ -7,6 +7,7 @@ soon as an expert is packed.
 """
 
 import os
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +29,7 @@ from mimo_cli.quant.buffers import PAGE_BYTES, allocate_bytes
 from mimo_cli.quant.kernels import missing_reason
 from mimo_cli.quant.packed import BLOCK_ROWS, PackedShape
 from mimo_cli.quant.stored import StoredMatrix
+from mimo_cli.store.checksums import CHECKSUM_FILE, encode_checksums, layer_checksums
 from mimo_cli.store.deletion import deletion_of
 from mimo_cli.store.emptying import PROJECTIONS, Emptier
 from mimo_cli.store.encode import Error, pack_matrices
@@ -143,6 +146,8 @@ class _Conversion:
         records = self.plan.records
         for layer in records.layers if records else ():
             yield layer_file(layer), partial(self._write_experts, layer=layer)
+        if records:
+            yield CHECKSUM_FILE, partial(self._write_checksums, layout=records)
         for name in self.plan.copies:
             yield name, partial(self._copy, source=self.plan.source / name)
         yield INDEX_FILE, partial(self._write, content=self.plan.index_bytes)
@@ -171,15 +176,23 @@ class _Conversion:
         return data
 
     def _write_experts(self, path: Path, layer: int) -> Finished:
-        lost = Error()
+        lost, checksums = Error(), []
         with OutputFile(path, direct=True) as file:
-            for record, error in self._records(layer):
+            for record, error, checksum in self._records(layer):
                 file.write(record.numpy().data)
                 lost.add(error)
+                checksums.append(checksum)
                 self._advance(len(record))
-            return Finished(file.commit(), {EXPERTS: lost})
+            return Finished(file.commit(), {EXPERTS: lost}, tuple(checksums))
 
-    def _records(self, layer: int) -> Iterator[tuple[Tensor, Error]]:
+    def _write_checksums(self, path: Path, layout: RecordLayout) -> Finished:
+        rows = []
+        for layer in layout.layers:  # a journal of an earlier version has none
+            known = self.journal.finished[layer_file(layer)].checksums
+            rows.append(known or layer_checksums(self.folder, layout, layer))
+        return self._write(path, encode_checksums(rows))
+
+    def _records(self, layer: int) -> Iterator["_Record"]:
         """Yield the records of a layer in order, the next ones already in work; each holds until the next is asked for.
 
         The memory of a record is used again: new pages for every one would cost as much as writing it.
@@ -190,22 +203,22 @@ class _Conversion:
         experts = self.plan.config.n_routed_experts
         free = [allocate_bytes(layout.record_bytes) for _ in range(self.jobs + 2)]
         pool = ThreadPoolExecutor(self.jobs)
-        waiting: deque[Future[tuple[Tensor, Error]]] = deque()
+        waiting: deque[Future[_Record]] = deque()
         try:
             for expert in range(experts):
                 if expert + self.jobs < experts:
                     self._prefetch(layer, expert + self.jobs)
                 waiting.append(pool.submit(self._record, layout, layer, expert, free.pop()))
                 if len(waiting) > self.jobs:
-                    record, error = waiting.popleft().result()
-                    yield record, error
-                    free.append(record)
+                    made = waiting.popleft().result()
+                    yield made
+                    free.append(made.data)
             while waiting:
                 yield waiting.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _record(self, layout: RecordLayout, layer: int, expert: int, record: Tensor) -> tuple[Tensor, Error]:
+    def _record(self, layout: RecordLayout, layer: int, expert: int, record: Tensor) -> "_Record":
         names = _expert_names(layer, expert)
         gate, up, down = (self.reader.stored(name) for name in names)
         middle, end = layout.up_shape.nbytes, layout.up_shape.nbytes + layout.down_shape.nbytes
@@ -213,7 +226,7 @@ class _Conversion:
         lost.add(pack_matrices([down], layout.down_shape, record[middle:end]))
         record[end:].zero_()
         self._release(names)
-        return record, lost
+        return _Record(record, lost, zlib.crc32(record.numpy().data))
 
     def _prefetch(self, layer: int, expert: int) -> None:
         for name in _expert_names(layer, expert):
@@ -247,6 +260,14 @@ class _Conversion:
         self.done_bytes += size_bytes
         if self.on_progress:
             self.on_progress(self.done_bytes, self.plan.total_bytes)
+
+
+class _Record(NamedTuple):
+    """A packed expert, what it lost, and the CRC-32 of its bytes."""
+
+    data: Tensor
+    lost: Error
+    checksum: int
 
 
 def _expert_names(layer: int, expert: int) -> list[str]:

@@ -23,10 +23,11 @@ _EMPTIED = "emptied"
 
 @dataclass(frozen=True)
 class Finished:
-    """A file that is done, and its loss by part."""
+    """A file that is done, its loss by part, and the CRC-32 of each record of a file of experts."""
 
     entry: FileEntry
     errors: Mapping[str, Error]
+    checksums: tuple[int, ...] = ()
 
 
 class Journal:
@@ -49,7 +50,8 @@ class Journal:
             if _EMPTIED in line:
                 continue
             errors = {part: Error(*sums) for part, sums in line["errors"].items()}
-            self.finished[line["file"]] = Finished(FileEntry(line["size_bytes"], line["sha256"]), errors)
+            entry, checksums = FileEntry(line["size_bytes"], line["sha256"]), tuple(line.get("crc32", ()))
+            self.finished[line["file"]] = Finished(entry, errors, checksums)
         part = self.path.with_suffix(".part")
         try:
             # Rewritten beside, since a line that was cut off must not stay before the next one.
@@ -67,7 +69,7 @@ class Journal:
         """Record a file; it counts from when this returns."""
         self.finished[name] = finished
         errors = {part: [error.squared_error, error.squared_weights] for part, error in finished.errors.items()}
-        self._append({"file": name, **vars(finished.entry), "errors": errors})
+        self._append({"file": name, **vars(finished.entry), "errors": errors, "crc32": finished.checksums})
 
     def add_emptied(self, shard: str, size_bytes: int) -> None:
         """Record that a shard of the source is about to be cut off behind its header."""

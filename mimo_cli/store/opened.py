@@ -16,6 +16,7 @@ from mimo_cli.checkpoint.reader import CheckpointReader
 from mimo_cli.checkpoint.storage import refuse_problems
 from mimo_cli.errors import CheckpointError
 from mimo_cli.quant.packed import GROUPS, PackedShape
+from mimo_cli.store.checksums import CHECKSUM_FILE, StoredChecksums
 from mimo_cli.store.manifest import StoreManifest, check_files, is_store
 from mimo_cli.store.records import StoreRecords
 
@@ -89,8 +90,11 @@ class OpenModel:
 
     def records(self) -> StoreRecords | None:
         """Return the experts of a store; None for a released checkpoint and for a model without experts."""
-        layout = self.manifest.records if self.manifest else None
-        return StoreRecords(self.folder, layout) if layout else None
+        if self.manifest is None or self.manifest.records is None:
+            return None
+        layout = self.manifest.records
+        has_checksums = CHECKSUM_FILE in self.manifest.files
+        return StoreRecords(self.folder, layout, StoredChecksums(self.folder, layout) if has_checksums else None)
 
 
 def open_model(folder: Path, config: ModelConfig) -> OpenModel:

@@ -35,6 +35,7 @@ from mimo_cli.checkpoint.storage import stored_format
 from mimo_cli.errors import CheckpointError, UsageError
 from mimo_cli.quant.buffers import PAGE_BYTES
 from mimo_cli.quant.packed import GROUPS, SPAN_COLS, PackedFormat, PackedShape
+from mimo_cli.store.checksums import CHECKSUM_FILE, checksum_bytes
 from mimo_cli.store.manifest import (
     JOURNAL_FILE,
     STORE_FILE,
@@ -106,6 +107,7 @@ class StorePlan:
         sizes = {name: _file_bytes(tensors) for name, tensors in self.dense.items()}
         if self.records:
             sizes |= {layer_file(layer): self.records.file_bytes for layer in self.records.layers}
+            sizes[CHECKSUM_FILE] = checksum_bytes(self.records)
         sizes |= {name: (self.source / name).stat().st_size for name in self.copies}
         sizes[INDEX_FILE] = len(self.index_bytes)
         files = {name: FileEntry(size, _NO_HASH) for name, size in sizes.items()}

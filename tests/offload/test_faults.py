@@ -150,6 +150,16 @@ def test_a_byte_that_changed_on_the_disk_is_an_error_where_checksums_are_compare
     store.close()
 
 
+def test_a_store_that_was_corrupted_before_anyone_read_it_is_found_at_the_first_reading(tmp_path: Path) -> None:
+    folder = copied_store(tmp_path / "store", "text_mxfp4")
+    extent = open_records("store", folder).extents(LAYER, 3)[0]
+    flip_byte(extent.path, extent.offset + 1000)
+    store = open_store("store", folder=folder, checks=RecordChecks())
+    with pytest.raises(CheckpointError, match=r"expert 3 of layer 1: its checksum is not the recorded one"):
+        store.run(LAYER, *step(30, 0))
+    store.close()
+
+
 KILLED = """
 import sys
 from pathlib import Path
