@@ -34,6 +34,7 @@ from mimo_cli.engine.budgeting import divide_memory
 from mimo_cli.engine.compute import choose_compute, open_experts, pack_linears
 from mimo_cli.engine.embeddings import MediaEncoder
 from mimo_cli.engine.engine import Engine
+from mimo_cli.engine.expert_memory import ExpertMemory
 from mimo_cli.engine.lookahead import next_experts
 from mimo_cli.engine.memory import reset_peak_rss
 from mimo_cli.engine.model_sizes import expert_shapes
@@ -181,6 +182,7 @@ def memory(folder: Path, args: argparse.Namespace) -> None:
     loaded = module_bytes([engine.decoder])
     budget = divide_memory(setting, engine.config, [], dtype=engine.dtype, **sizes)  # dense weights are there already
     store.allot(budget.slots_bytes)
+    engine.memory = ExpertMemory(store, budget, engine.config, engine.dtype)
     sequence, draw = engine.start_sequence(args.context), random.Random(5)
     reset_peak_rss()
     rows: dict[str, float] = {

@@ -22,6 +22,7 @@ from mimo_cli.engine.context import DEFAULT_CONTEXT_TOKENS, kv_bytes_per_token
 from mimo_cli.engine.drafting import draft_logits
 from mimo_cli.engine.embeddings import MediaEncoder
 from mimo_cli.engine.expert_memory import ExpertMemory
+from mimo_cli.engine.lookahead import OnToken, expect_first
 from mimo_cli.engine.memory import available_bytes
 from mimo_cli.engine.sequence import Sequence
 from mimo_cli.engine.stats import ExpertTraffic
@@ -41,6 +42,7 @@ class Engine:
     Made by load.load_engine; a context manager. `load_mtp` reads the MTP modules when they are first used.
     `stored_losses` is what the making of a packed store did not keep, `budget` how memory was divided; `memory` keeps
     to it while the model runs (None where none was given, or experts are not read from disk by the kernels).
+    `on_token` hears of tokens about to be decoded.
     """
 
     folder: Path
@@ -55,8 +57,11 @@ class Engine:
     stored_losses: tuple[str, ...] = ()
     budget: MemoryBudget | None = None
     memory: ExpertMemory | None = field(init=False, default=None)
+    on_token: OnToken | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
+        if isinstance(self.experts, ExpertStore):
+            self.on_token = expect_first(self.decoder, self.experts)
         if self.budget is not None and isinstance(self.experts, ExpertStore):
             self.memory = ExpertMemory(self.experts, self.budget, self.config, self.dtype)
 
@@ -133,6 +138,7 @@ class Engine:
             kv_dtype=self.dtype,
             expert_traffic=self.expert_traffic,
             memory=self.memory,
+            on_token=self.on_token,
         )
 
     def logits(self, ids: Iterable[int], chunk_tokens: int | None = None) -> Tensor:

@@ -1,7 +1,8 @@
-"""Guessing the experts of the next layer before its turn: its router, asked with the hidden states of this one.
+"""Guessing experts before their turn. A wrong guess costs a read and never changes an answer.
 
-Consecutive layers change the residual stream little, so the next router, correction bias and all, often names the
-experts that it will name a moment later. A wrong guess costs a read and never changes an answer.
+The next layer's: its router, correction bias and all, asked with the hidden states of this one. Consecutive layers
+change the residual stream little, so it often names what it will name a moment later. The first layer's, at a token's
+start: what it chose for the same token before (offload/first_experts.py), else its router asked with the embedding.
 """
 
 from collections.abc import Callable
@@ -10,8 +11,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from mimo_cli.model.decoder import TextModel
+from mimo_cli.model.decoder import DecoderLayer, TextModel
 from mimo_cli.model.moe import MoE
+from mimo_cli.offload.expert_store import ExpertStore
+
+OnToken = Callable[[int, Tensor], None]
+"""Told of a token about to be decoded: its id and embedding [1, H]."""
 
 
 def next_experts(decoder: TextModel) -> Callable[[int, Tensor], tuple[int, list[int]] | None]:
@@ -28,3 +33,18 @@ def next_experts(decoder: TextModel) -> Callable[[int, Tensor], tuple[int, list[
         return following[layer], expert_ids[0].tolist()
 
     return guess
+
+
+def expect_first(decoder: TextModel, store: ExpertStore) -> OnToken | None:
+    """Return what lets a store read ahead for the first layer with experts; None where there is none."""
+    layers = [layer for layer in decoder.layers if isinstance(layer, DecoderLayer)]
+    first = next(((layer, layer.mlp.gate) for layer in layers if isinstance(layer.mlp, MoE)), None)
+    if first is None:
+        return None
+    norm, router = first[0].post_attention_layernorm, first[1]
+
+    def on_token(token: int, embedding: Tensor) -> None:
+        # Not by calling the module: whoever watches its choices would take the guess for one.
+        store.expect(token, lambda: router.forward(norm(embedding))[0][0].tolist())
+
+    return on_token

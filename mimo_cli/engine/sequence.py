@@ -22,6 +22,7 @@ from mimo_cli.checkpoint.config import ModelConfig
 from mimo_cli.engine.context import check_prompt
 from mimo_cli.engine.embeddings import EncodedRows, MediaEncoder
 from mimo_cli.engine.expert_memory import ExpertMemory
+from mimo_cli.engine.lookahead import OnToken
 from mimo_cli.engine.stats import ExpertTraffic, OnProgress, Progress
 from mimo_cli.engine.waves import CHUNK_TOKENS, Wave
 from mimo_cli.errors import ContextOverflowError
@@ -72,6 +73,7 @@ class Sequence:
         kv_dtype: torch.dtype,
         expert_traffic: Callable[[], ExpertTraffic],
         memory: ExpertMemory | None = None,
+        on_token: OnToken | None = None,
     ) -> None:
         self.max_tokens = max_tokens
         self.vocab_size = config.vocab_size
@@ -81,6 +83,7 @@ class Sequence:
         self._config = config
         self._media = media
         self._memory = memory
+        self._on_token = on_token
         self._kv_dtype = kv_dtype
         self._cache = self._new_cache()
         self._ids: list[int] = []  # may run ahead of the cache while a pass is under way; `ids` is cut to it
@@ -194,6 +197,8 @@ class Sequence:
             embeddings = self._decoder.embed(torch.tensor(ids))  # [n, H]
             if rows:
                 rows.put(embeddings, start)
+            elif self._on_token:
+                self._on_token(ids[0], embeddings)
             positions = torch.arange(start, start + len(ids))
             states = self._decoder(embeddings[None], positions, self._cache, block_tokens=CHUNK_TOKENS)  # [1, n, H]
         self._cache.advance(len(ids))

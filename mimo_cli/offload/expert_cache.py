@@ -82,6 +82,11 @@ class ExpertCache:
         return self.limit >= self._experts_total
 
     @property
+    def is_asking(self) -> bool:
+        """Tell whether a step is under way, or was interrupted and not cleared away yet."""
+        return self._is_asking
+
+    @property
     def is_idle(self) -> bool:
         """Tell whether no read is under way."""
         return self._pool.is_idle

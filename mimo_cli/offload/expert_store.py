@@ -22,6 +22,7 @@ from mimo_cli.offload.ahead import READS_PER_LAYER, AheadControl
 from mimo_cli.offload.counters import OffloadCounters
 from mimo_cli.offload.expert_cache import ExpertCache
 from mimo_cli.offload.expert_records import ExpertRecords
+from mimo_cli.offload.first_experts import FirstExperts
 from mimo_cli.offload.record_source import RecordSource
 from mimo_cli.offload.usage_file import load_usage, save_usage
 from mimo_cli.quant.kernels import ExpertPairs, Kernels, Precision
@@ -71,6 +72,7 @@ class ExpertStore:
         self._sizes = layers, experts, step_slots
         self._usage_file = usage_file
         self._ahead = AheadControl()
+        self._first = FirstExperts()
         self.resident_bytes = 0
         self.allot(resident_bytes)
         self._last_layer = -1
@@ -90,6 +92,18 @@ class ExpertStore:
         """Keep to so many experts from now on, at least one and at most as many as were allotted."""
         with self._turn:
             self.cache.resize(slots)
+
+    def expect(self, token: int, ask: Callable[[], Sequence[int]]) -> None:
+        """Begin to read what the first layer will probably need for a token that is about to be decoded.
+
+        ask: names its likely experts where the token was never decoded before.
+        """
+        with self._turn:
+            if self.cache.holds_all or self.cache.is_asking:
+                return
+            layer = self._sizes[0][0]
+            experts = self._first.guess(token, ask, lambda expert: self.cache.holds(layer, expert))
+            self.cache.read_ahead(layer, experts, READS_PER_LAYER)
 
     def warm(self) -> None:
         """Begin to read what earlier runs used most, while nothing else is asked for."""
@@ -244,6 +258,8 @@ class ExpertStore:
             experts = sorted(set(ids))
             places = torch.tensor([experts.index(expert_id) for expert_id in ids], dtype=torch.int32)
             self.cache.note(layer, experts)
+            if layer == self._sizes[0][0]:
+                self._first.learn(experts)
             return experts, ExpertPairs(self._one_token[:active], places, weights)
         unique, inverse, counts = expert_ids.reshape(-1).unique(return_inverse=True, return_counts=True)  # ascending
         shares = (counts / step_tokens).clamp(max=1).tolist()
