@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mimo_cli.quant.packed import PackedFormat, PackedShape, decode_packed
-from mimo_cli.quant.random_streams import RandomStreams
+from mimo_cli.quant.quantize import pack_stream, quantize
 from mimo_cli.quant.slot_layout import SlotLayout, slot_layout
 
 GARBAGE = 255
@@ -28,12 +28,14 @@ def random_records(kind: PackedFormat, group: int, hidden: int, width: int, coun
     layout = slot_layout(up, down)
     slot_bytes = -(-layout.record_bytes // 256) * 256
     slots = torch.full((garbage + count, slot_bytes), GARBAGE, dtype=torch.uint8)
-    streams, weights = RandomStreams(5), []
+    generator, weights = torch.Generator().manual_seed(5), []
     for index in range(count):
         record = slots[garbage + index]
         first, second = record[: up.nbytes], record[up.nbytes : layout.record_bytes]
-        streams.fill(up, first, key=index)
-        streams.fill(down, second, key=index)
+        for shape, stream in ((up, first), (down, second)):
+            size = (shape.rows, shape.cols)
+            drawn = [torch.randn(size, generator=generator) * 0.1 for _ in range(shape.streams)]
+            pack_stream(shape, [quantize(matrix, kind, group) for matrix in drawn], stream)
         matrices = [*decode_packed(first.numpy(), up), *decode_packed(second.numpy(), down)]
         gate, above, below = (torch.from_numpy(matrix).double() for matrix in matrices)
         weights.append((gate, above, below))

@@ -252,9 +252,8 @@ def int8_sums(words: tl.tensor, four: tl.tuple) -> tl.tensor:
 
 
 @triton.jit
-def fp8_sums(units: tl.tensor, four: tl.tuple, fast: tl.constexpr) -> tl.tensor:
-    """Sum value * input over the 2 columns of each unit, [S, L, 4, 8]: units 4 to 7 are the other columns of 0 to 3."""
-    x0, x1, x2, x3 = four
+def fp8_values(units: tl.tensor, fast: tl.constexpr) -> tl.tensor:
+    """Return the first and the second column of each unit as float32."""
     if fast:
         first, second = tl.inline_asm_elementwise(
             FP8_PAIRS, "=f,=f,=f,=f,r", [units], dtype=(tl.float32, tl.float32), is_pure=True, pack=2
@@ -262,6 +261,14 @@ def fp8_sums(units: tl.tensor, four: tl.tuple, fast: tl.constexpr) -> tl.tensor:
     else:
         first = (units & 255).to(tl.uint8).to(tl.float8e4nv, bitcast=True).to(tl.float32)
         second = ((units >> 8) & 255).to(tl.uint8).to(tl.float8e4nv, bitcast=True).to(tl.float32)
+    return first, second
+
+
+@triton.jit
+def fp8_sums(units: tl.tensor, four: tl.tuple, fast: tl.constexpr) -> tl.tensor:
+    """Sum value * input over the 2 columns of each unit, [S, L, 4, 8]: units 4 to 7 are the other columns of 0 to 3."""
+    x0, x1, x2, x3 = four
+    first, second = fp8_values(units, fast)
     # A thread holds all eight units of a place, so which of the two is meant is settled when this is compiled.
     is_first = tl.arange(0, 8)[None, None, None, :] < 4
     return first * tl.where(is_first, x0, x2) + second * tl.where(is_first, x1, x3)
