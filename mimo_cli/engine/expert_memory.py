@@ -13,7 +13,7 @@ import torch
 
 from mimo_cli.checkpoint.config import ModelConfig
 from mimo_cli.engine.memory import available_bytes, machine_bytes, rss_bytes
-from mimo_cli.engine.waves import Wave, plan_wave, row_bytes
+from mimo_cli.engine.waves import Wave, budget_wave
 from mimo_cli.offload.budget import MemoryBudget, reserve_bytes
 from mimo_cli.offload.expert_store import ExpertStore
 from mimo_cli.offload.memory_watch import MemoryWatch
@@ -41,7 +41,8 @@ class ExpertMemory:
         self.on_notice: Callable[[str], None] | None = None
         self._store = store
         self._budget = budget
-        self._row_bytes = row_bytes(config, dtype)
+        self._config = config
+        self._dtype = dtype
         self._least = max(1, min(budget.step_slots, store.cache.capacity))
         self._lent = 0
         self._has_told = False
@@ -65,18 +66,9 @@ class ExpertMemory:
             if self.on_notice:
                 self.on_notice(self._sentence())
 
-    def plan_wave(self, tokens: int, block_tokens: int) -> Wave:
+    def plan_wave(self, tokens: int) -> Wave:
         """Return how many of the next `tokens` tokens of a prompt go through each layer together."""
-        reading = 2 * self._store.source.threads
-        return plan_wave(
-            tokens,
-            block_tokens,
-            slots=self._watch.allowed,
-            experts=self._budget.experts,
-            slot_bytes=self._store.expert_bytes,
-            row_bytes=self._row_bytes,
-            least_slots=self._least + 2 * reading,
-        )
+        return budget_wave(tokens, self._budget, self._config, self._dtype, slots=self._watch.allowed)
 
     @contextmanager
     def lend(self, slots: int) -> Iterator[None]:

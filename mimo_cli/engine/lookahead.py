@@ -29,7 +29,8 @@ def next_experts(decoder: TextModel) -> Callable[[int, Tensor], tuple[int, list[
         if layer not in following:
             return None
         with torch.inference_mode():
-            expert_ids, _ = routers[following[layer]](hidden_states)
+            # Not by calling the module: whoever watches its choices would take the guess for one.
+            expert_ids, _ = routers[following[layer]].forward(hidden_states)
         return following[layer], expert_ids[0].tolist()
 
     return guess
@@ -44,7 +45,6 @@ def expect_first(decoder: TextModel, store: ExpertStore) -> OnToken | None:
     norm, router = first[0].post_attention_layernorm, first[1]
 
     def on_token(token: int, embedding: Tensor) -> None:
-        # Not by calling the module: whoever watches its choices would take the guess for one.
         store.expect(token, lambda: router.forward(norm(embedding))[0][0].tolist())
 
     return on_token

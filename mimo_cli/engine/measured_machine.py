@@ -29,7 +29,7 @@ from mimo_cli.engine.placement import Placement
 from mimo_cli.engine.random_weights import RandomReader, RandomRecords
 from mimo_cli.engine.shape_bench import mean_pass
 from mimo_cli.engine.slice import RecordFormat, ShapeSpec, build_slice, require_room
-from mimo_cli.engine.speed_model import Rates, Span, Speed, expected_hits, forecast_speed, visited_experts
+from mimo_cli.engine.speed_model import Rates, Span, Speed, expected_hits, forecast_speed, prompt_reads
 from mimo_cli.engine.step_meter import StepMeter
 from mimo_cli.errors import MimoError
 from mimo_cli.offload.expert_store import ExpertStore
@@ -73,8 +73,8 @@ class MeasuredMachine:
         hits = hits or expected_hits(placement)
         plain = forecast_speed(placement, rates, hits)
         slow, fast = (self._token_s(placement, rates, rate) for rate in (hits.low, hits.high))
-        tokens = plain.prefill_tokens
-        compute_s, io_s = self._prefill_s(placement, rates, tokens)
+        tokens = placement.context_tokens
+        compute_s, io_s = self._prefill_s(placement, rates)
         miss_s = self._token_s(placement, rates, (hits.low + hits.high) / 2) - self._token_s(placement, rates, 1.0)
         is_disk = miss_s > self._token_s(placement, rates, 1.0)
         return replace(
@@ -98,13 +98,17 @@ class MeasuredMachine:
             late_s += chance * max(0.0, self.step_s[misses] - self.step_s[0])
         return base_s + len(release.moe_layers) * late_s * self._disk_factor(placement, rates)
 
-    def _prefill_s(self, placement: Placement, rates: Rates, tokens: int) -> tuple[float, float]:
-        """Return the seconds of computing and of reading for a chunk of a prompt."""
+    def _prefill_s(self, placement: Placement, rates: Rates) -> tuple[float, float]:
+        """Return the seconds of computing and of reading for a prompt as long as the context."""
         sizes = placement.sizes
         chunk_s = extrapolate(self.config, sizes.config, self.prefill) or 0.0
-        missing = visited_experts(sizes, tokens) * (1 - placement.resident_share)
-        io_s = missing * self.sizes.expert_stored_bytes / (self.disk_gbps * 1e9) * self._disk_factor(placement, rates)
-        return chunk_s * tokens / self.prefill_tokens, io_s
+        io_s = (
+            prompt_reads(placement)
+            * self.sizes.expert_stored_bytes
+            / (self.disk_gbps * 1e9)
+            * self._disk_factor(placement, rates)
+        )
+        return chunk_s * placement.context_tokens / self.prefill_tokens, io_s
 
     def _compute_factor(self, placement: Placement) -> float:
         """Weights of the wanted formats over those measured, as far as a token reads them."""

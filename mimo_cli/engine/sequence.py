@@ -183,7 +183,7 @@ class Sequence:
 
     def _wave(self, tokens: int, chunk_tokens: int | None) -> Wave:
         if chunk_tokens is None and self._memory:
-            return self._memory.plan_wave(tokens, CHUNK_TOKENS)
+            return self._memory.plan_wave(tokens)
         return Wave(chunk_tokens or CHUNK_TOKENS)
 
     def _new_cache(self) -> KVCache:

@@ -2,7 +2,7 @@
 
     a decoded token reads the dense part, its experts and the KV cache from memory; experts that memory lacks come from
     disk while those it has are computed
-    a chunk of a prompt visits nearly every expert once; each is computed for all tokens that go there
+    a prompt visits nearly every expert once for as many of its tokens as memory allows (waves.py)
 
 A model, not a measurement: the optimistic end lets reading and computing overlap and takes the better rates, the other
 end adds them up. `measured_machine.py` replaces the rates by measured times. GB are 1e9 bytes.
@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 from mimo_cli.engine.context import kv_bytes
 from mimo_cli.engine.model_sizes import ModelSizes
 from mimo_cli.engine.placement import Placement
-from mimo_cli.engine.waves import CHUNK_TOKENS
+from mimo_cli.engine.waves import Wave, budget_wave
 
 Limit: TypeAlias = Literal["disk", "memory", "processor"]
 
@@ -68,7 +68,10 @@ class Rates:
 
 @dataclass(frozen=True)
 class Speed:
-    """The forecast of a placement; None for what does not run. Bytes are of a decoded token, at the middle hit rate."""
+    """The forecast of a placement; None for what does not run. Bytes are of a decoded token, at the middle hit rate.
+
+    Prefill is of a prompt as long as the context; `prefill_tokens` of it go through each layer together.
+    """
 
     decode_tps: Span
     prefill_tps: Span
@@ -98,12 +101,12 @@ def forecast_speed(placement: Placement, rates: Rates, hits: Span | None = None)
     sizes = placement.sizes
     middle_misses = sizes.experts_per_token * (1 - (hits.low + hits.high) / 2)
     slow, fast = (_decode_times(placement, rates, hits, is_fast) for is_fast in (False, True))
-    tokens = min(CHUNK_TOKENS, placement.context_tokens)
-    read_slow, read_fast = (_prefill_times(placement, rates, tokens, is_fast) for is_fast in (False, True))
+    tokens = placement.context_tokens
+    read_slow, read_fast = (_prefill_times(placement, rates, is_fast) for is_fast in (False, True))
     return Speed(
         decode_tps=Span(1 / slow.serial_s, 1 / fast.overlapped_s),
         prefill_tps=Span(tokens / read_slow.serial_s, tokens / read_fast.overlapped_s),
-        prefill_tokens=tokens,
+        prefill_tokens=prompt_wave(placement).tokens,
         hit_rate=hits,
         disk_bytes_per_token=middle_misses * sizes.expert_stored_bytes,
         ram_bytes_per_token=_ram_bytes(placement),
@@ -143,16 +146,26 @@ def _decode_times(placement: Placement, rates: Rates, hits: Span, is_fast: bool)
     )
 
 
-def _prefill_times(placement: Placement, rates: Rates, tokens: int, is_fast: bool) -> _Times:
+def prompt_wave(placement: Placement) -> Wave:
+    """Return the waves in which a prompt as long as the context is read."""
+    sizes = placement.sizes
+    return budget_wave(placement.context_tokens, placement.budget, sizes.config, sizes.dtype)
+
+
+def prompt_reads(placement: Placement) -> float:
+    """Return how many experts are read from disk for a prompt as long as the context, spread evenly."""
+    wave, sizes = prompt_wave(placement), placement.sizes
+    return wave.reads * visited_experts(sizes, wave.tokens) / sizes.num_experts if sizes.num_experts else 0.0
+
+
+def _prefill_times(placement: Placement, rates: Rates, is_fast: bool) -> _Times:
     sizes = placement.sizes
     config = sizes.config
-    visited = visited_experts(sizes, tokens)
-    missing = visited * (1 - placement.resident_share)
     per_token = sizes.part("dense").parameters + 3 * sizes.experts_per_token * config.hidden_size * (
         config.moe_intermediate_size
     )
-    compute_s = tokens * per_token / (_end(rates.gmacs, is_fast) * 1e9)
-    disk_s = missing * sizes.expert_stored_bytes / (_end(rates.disk_gbps, is_fast) * 1e9)
+    compute_s = placement.context_tokens * per_token / (_end(rates.gmacs, is_fast) * 1e9)
+    disk_s = prompt_reads(placement) * sizes.expert_stored_bytes / (_end(rates.disk_gbps, is_fast) * 1e9)
     hidden_s = min(disk_s, compute_s) if is_fast else 0.0
     return _Times(disk_s, 0.0, 0.0, compute_s - hidden_s)
 

@@ -11,18 +11,23 @@ from dataclasses import dataclass
 import torch
 
 from mimo_cli.checkpoint.config import ModelConfig
+from mimo_cli.offload.budget import MemoryBudget
 
 CHUNK_TOKENS = 2048
 """Prompt tokens of a block: attention scores and the activations of dense layers grow with it. Another size would
 change the last digits of torch's products."""
 
+_READING_SLOTS = 32
+"""That must stay for experts on their way beside those being computed: twice as many as are read ahead of a prompt."""
+
 
 @dataclass(frozen=True)
 class Wave:
-    """Tokens that go together, and the slots whose memory their rows need."""
+    """Tokens that go together, the slots whose memory their rows need, and how many experts the whole prompt reads."""
 
     tokens: int
     lent_slots: int = 0
+    reads: int = 0
 
 
 def row_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
@@ -44,14 +49,29 @@ def plan_wave(
     own. Waves are whole blocks, the last one apart, and all about as long.
     """
     blocks = -(-tokens // block_tokens)
-    best, fewest = Wave(min(tokens, block_tokens)), blocks * max(0, experts - slots)
-    for passes in range(1, blocks):
+    best = Wave(min(tokens, block_tokens), 0, blocks * max(0, experts - slots))
+    for passes in range(1, blocks if best.reads else 0):
         wave_blocks = -(-blocks // passes)
         rows = min(tokens, wave_blocks * block_tokens)
         lent = -(-(rows - block_tokens) * row_bytes // slot_bytes)
         if slots - lent < least_slots:
             continue
         reads = -(-blocks // wave_blocks) * (experts - slots + lent) + lent  # those that left are read again
-        if reads < fewest:
-            best, fewest = Wave(wave_blocks * block_tokens, lent), reads
+        if reads < best.reads:
+            best = Wave(wave_blocks * block_tokens, lent, reads)
     return best
+
+
+def budget_wave(
+    tokens: int, budget: MemoryBudget, config: ModelConfig, dtype: torch.dtype, *, slots: int | None = None
+) -> Wave:
+    """Return the wave of a run under a budget. slots: that there are now, if not those of the budget."""
+    return plan_wave(
+        tokens,
+        CHUNK_TOKENS,
+        slots=budget.slots if slots is None else slots,
+        experts=budget.experts,
+        slot_bytes=budget.slot_bytes,
+        row_bytes=row_bytes(config, dtype),
+        least_slots=budget.step_slots + _READING_SLOTS,
+    )

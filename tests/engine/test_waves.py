@@ -7,12 +7,14 @@ import torch
 
 from mimo_cli.engine import sequence as sequence_module
 from mimo_cli.engine.engine import Engine
+from mimo_cli.engine.expert_memory import ExpertMemory
 from mimo_cli.engine.load import LoadOptions, load_engine
 from mimo_cli.engine.sequence import Sequence
-from mimo_cli.engine.waves import Wave, plan_wave, row_bytes
+from mimo_cli.engine.waves import CHUNK_TOKENS, Wave, plan_wave, row_bytes
 from mimo_cli.media.prompt import Prompt
 from mimo_cli.model.moe import MoE
 from mimo_cli.offload import expert_store
+from mimo_cli.offload.expert_store import ExpertStore
 from tests.support.engines import GOLDEN, fresh, golden_engine, golden_ids
 from tests.support.kernels import needs_kernels
 from tests.support.stores import made_store
@@ -23,40 +25,41 @@ IDS = golden_ids(2)  # 400 tokens: past the window of 128
 SIZES = {"slots": 100, "experts": 1000, "slot_bytes": 500, "row_bytes": 10, "least_slots": 20}
 
 
-def planned(tokens: int, **changed: int) -> Wave:
-    return plan_wave(tokens, 100, **(SIZES | changed))
+def planned(tokens: int, **changed: int) -> tuple[int, int]:
+    """Tokens of a wave and slots lent, for blocks of 100 tokens."""
+    wave = plan_wave(tokens, 100, **(SIZES | changed))
+    return wave.tokens, wave.lent_slots
 
 
 def test_a_prompt_of_one_block_lends_nothing() -> None:
-    assert planned(100) == Wave(100) and planned(7) == Wave(7)
+    assert planned(100) == (100, 0) and planned(7) == (7, 0)
 
 
 def test_a_prompt_that_fits_goes_through_in_one_wave_in_the_memory_of_slots() -> None:
-    assert planned(1000) == Wave(1000, 18)  # 900 rows of 10 bytes in slots of 500
-    assert planned(950) == Wave(1000, 17)
+    assert planned(1000) == (1000, 18)  # 900 rows of 10 bytes in slots of 500
+    assert planned(950) == (1000, 17)
 
 
 def test_longer_prompts_go_in_waves_of_whole_blocks_about_as_long() -> None:
-    wave = planned(10_000)  # 80 slots can be lent: 4,000 rows
-    assert wave == Wave(3400, 66)
-    assert planned(10_000, least_slots=90).tokens == 600
+    assert planned(10_000) == (3400, 66)  # 80 slots can be lent: 4,000 rows
+    assert planned(10_000, least_slots=90)[0] == 600
 
 
 def test_where_memory_holds_all_experts_nothing_is_lent() -> None:
-    assert planned(10_000, slots=1000) == Wave(100)
-    assert planned(1000, slots=998) == Wave(100)  # lending would read more than it saves
+    assert planned(10_000, slots=1000) == (100, 0)
+    assert planned(1000, slots=998) == (100, 0)  # lending would read more than it saves
 
 
 def test_with_hardly_any_slots_blocks_go_one_by_one() -> None:
-    assert planned(10_000, slots=20) == Wave(100)
+    assert planned(10_000, slots=20) == (100, 0)
 
 
 def test_a_plan_never_reads_more_than_blocks_alone_and_keeps_the_least() -> None:
     for tokens in range(50, 6000, 130):
         for slots in (20, 25, 60, 300, 999):
-            wave = planned(tokens, slots=slots)
+            wave = plan_wave(tokens, 100, **(SIZES | {"slots": slots}))
             reads = -(-tokens // wave.tokens) * (1000 - slots + wave.lent_slots) + wave.lent_slots
-            assert reads <= -(-tokens // 100) * (1000 - slots)
+            assert reads == wave.reads <= -(-tokens // 100) * (1000 - slots)
             assert slots - wave.lent_slots >= 20 and (wave.tokens % 100 == 0 or wave.tokens == tokens < 100)
 
 
@@ -143,7 +146,7 @@ def test_a_long_prompt_borrows_the_memory_of_slots_and_gives_it_back(monkeypatch
         expected, _ = read_by(engine, BLOCK)
         cache = engine.experts.cache  # type: ignore[union-attr]
         limits = []
-        monkeypatch.setattr(engine.memory, "plan_wave", lambda tokens, block: Wave(8 * block, 5))
+        monkeypatch.setattr(engine.memory, "plan_wave", lambda tokens: Wave(8 * BLOCK, 5))
         hook = engine.decoder.layers[2].register_forward_hook(lambda *_: limits.append(cache.limit))
         states = torch.cat(list(fresh(engine).read(Prompt(IDS))))
         hook.remove()
@@ -154,8 +157,10 @@ def test_a_long_prompt_borrows_the_memory_of_slots_and_gives_it_back(monkeypatch
 @needs_kernels
 def test_the_plan_of_an_engine_counts_its_own_slots() -> None:
     with load_engine(GOLDEN / "text", dtype="float32") as engine:
-        assert engine.memory is not None and engine.budget is not None
-        assert engine.memory.plan_wave(400, BLOCK) == Wave(BLOCK)  # all experts fit
+        assert engine.memory is not None and engine.budget is not None and isinstance(engine.experts, ExpertStore)
+        assert engine.memory.plan_wave(100_000) == Wave(CHUNK_TOKENS)  # all experts fit
         budget = dataclasses.replace(engine.budget, experts=10**6)
-        memory = type(engine.memory)(engine.experts, budget, engine.config, engine.dtype)  # type: ignore[arg-type]
-        assert memory.plan_wave(400, BLOCK).tokens >= BLOCK
+        memory = ExpertMemory(engine.experts, budget, engine.config, engine.dtype)
+        wave = memory.plan_wave(5 * CHUNK_TOKENS)
+        slots = engine.experts.cache.capacity
+        assert wave.tokens >= CHUNK_TOKENS and slots - wave.lent_slots >= budget.step_slots

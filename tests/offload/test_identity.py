@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mimo_cli.engine.engine import Engine
 from mimo_cli.engine.load import LoadOptions, load_engine
 from mimo_cli.errors import CheckpointError
-from mimo_cli.offload import extent_reader, record_source
+from mimo_cli.offload import expert_store, extent_reader, record_source
 from mimo_cli.offload.reading import Reading
 from tests.support.engines import GOLDEN, golden_engine, golden_ids
 from tests.support.kernels import needs_kernels
@@ -34,6 +34,7 @@ ACTIONS = st.sampled_from(["run", "run", "run", "ahead", "resize", "fail", "inte
     history=st.lists(st.tuples(ACTIONS, STEPS, st.integers(1, EXPERTS)), min_size=1, max_size=8),
     shorten=st.booleans(),
     part_bytes=st.sampled_from([4096, 8192, 1 << 22]),
+    block_rows=st.sampled_from([7, 2048]),
 )
 def test_any_schedule_has_the_same_bits(
     kind: str,
@@ -43,6 +44,7 @@ def test_any_schedule_has_the_same_bits(
     history: list[tuple[str, tuple[int, int], int]],
     shorten: bool,
     part_bytes: int,
+    block_rows: int,
 ) -> None:
     disk = FaultyDisk()
     disk.shorten = random.Random(1) if shorten else None
@@ -50,6 +52,7 @@ def test_any_schedule_has_the_same_bits(
     store = open_store(kind, slots, mode=mode, threads=threads, read_at=disk.read_at)
     record_source.PART_BYTES = usual_part_bytes
     waits, extent_reader.RETRY_WAITS_S = extent_reader.RETRY_WAITS_S, ()
+    usual_rows, expert_store.BLOCK_ROWS = expert_store.BLOCK_ROWS, block_rows
     try:
         for action, (tokens, seed), number in history:
             if action == "ahead":
@@ -69,7 +72,7 @@ def test_any_schedule_has_the_same_bits(
                 disk.fails = lambda read: None
             assert torch.equal(store.run(1, *step(tokens, seed)), answer(kind, tokens, seed))
     finally:
-        extent_reader.RETRY_WAITS_S = waits
+        extent_reader.RETRY_WAITS_S, expert_store.BLOCK_ROWS = waits, usual_rows
         store.close()
 
 
