@@ -8,10 +8,10 @@ import io
 from collections.abc import Iterator
 from functools import partial
 
-import av
 import numpy as np
 
 from mimo_cli.errors import MediaError
+from mimo_cli.media.libraries import av
 from mimo_cli.media.samples import NoSoundError, Samples, SoundStream, to_float
 from mimo_cli.media.source import Source, local_path, read_head
 
@@ -49,7 +49,7 @@ def open_container(source: Source, name: str, reason: str = "") -> SoundStream:
     )
 
 
-def _first_track(container: "av.container.InputContainer", name: str) -> av.AudioStream:
+def _first_track(container: "av.container.InputContainer", name: str) -> "av.AudioStream":
     if container.streams.audio:
         return container.streams.audio[0]
     if container.streams.video:
@@ -119,7 +119,7 @@ def _has_length_tag(source: Source) -> bool:
     return b"Xing" in head[:200] or b"Info" in head[:200]
 
 
-def _frame_samples(frame: av.AudioFrame) -> Samples:
+def _frame_samples(frame: "av.AudioFrame") -> Samples:
     """Return a frame's samples as float32 [N, channels]."""
     samples = to_float(frame.to_ndarray())
     return samples.T if frame.format.is_planar else samples.reshape(frame.samples, -1)

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
-import soundfile
-
 from mimo_cli.errors import MediaError
+from mimo_cli.media.libraries import soundfile
 from mimo_cli.media.samples import Samples, SoundStream
 from mimo_cli.media.source import Source, check_is_file
 
@@ -95,7 +94,7 @@ def open_sound_file(source: Source, name: str, raw: RawFormat | None = None) -> 
         return getattr(err, "error_string", str(err)).removeprefix("Error : ").rstrip(".")
 
 
-def _sound_file(source: Source, raw: RawFormat | None) -> soundfile.SoundFile:
+def _sound_file(source: Source, raw: RawFormat | None) -> "soundfile.SoundFile":
     stored = {} if raw is None else {
         "format": "RAW",
         "subtype": raw.subtype,
@@ -110,13 +109,13 @@ def _sound_file(source: Source, raw: RawFormat | None) -> soundfile.SoundFile:
     return soundfile.SoundFile(os.open(source, os.O_RDONLY | getattr(os, "O_BINARY", 0)), **stored)
 
 
-def _check_sizes(file: soundfile.SoundFile, name: str) -> None:
+def _check_sizes(file: "soundfile.SoundFile", name: str) -> None:
     for promised, found in ((int(a), int(b)) for a, b in _SHORTER.findall(file.extra_info)):
         if found + _PADDING_BYTES < promised < _STREAMED_BYTES:
             raise _truncated(name, f"its header promises {promised} bytes, {found} are there")
 
 
-def _check_end(file: soundfile.SoundFile, name: str) -> None:
+def _check_end(file: "soundfile.SoundFile", name: str) -> None:
     """Read the last samples promised: cheap, and it finds a FLAC that was cut before anything is encoded."""
     last = min(file.frames, _LAST_FRAMES)
     try:

@@ -10,12 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-import av
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from mimo_cli.errors import MediaError
+from mimo_cli.media.libraries import av, cv2
 
 Decoder: TypeAlias = Literal["opencv", "pyav"]
 Frame: TypeAlias = NDArray[np.uint8]
@@ -138,7 +137,7 @@ def _decode_opencv(path: str, indices: Sequence[int]) -> Iterator[Frame]:
         capture.release()
 
 
-def _open_capture(path: str) -> cv2.VideoCapture:
+def _open_capture(path: str) -> "cv2.VideoCapture":
     """Open with FFmpeg only: other backends take a name for a pattern of file names, or for a camera."""
     # Failures become errors and notes of ours; OpenCV and the FFmpeg inside it would print them as well.
     cv2.utils.logging.setLogLevel(0)
@@ -169,7 +168,7 @@ def _decode_pyav(path: str, indices: Sequence[int]) -> Iterator[Frame]:
             index = next(wanted, None)
 
 
-def _pyav_frames(path: str) -> Iterator[av.VideoFrame]:
+def _pyav_frames(path: str) -> "Iterator[av.VideoFrame]":
     """Yield all decodable frames of the video track; damaged packets are stepped over, as OpenCV does."""
     try:
         with av.open(path, metadata_errors="ignore") as container:
@@ -184,7 +183,7 @@ def _pyav_frames(path: str) -> Iterator[av.VideoFrame]:
         return  # the file ends in the middle; the caller sees how far it got
 
 
-def _video_track(container: av.container.InputContainer) -> av.VideoStream:
+def _video_track(container: "av.container.InputContainer") -> "av.VideoStream":
     """Return the first video track that is no cover picture; MediaError if there is none."""
     for track in container.streams.video:
         if not track.disposition & av.stream.Disposition.attached_pic:

@@ -6,12 +6,12 @@ An ImageInput keeps the compressed bytes only and decodes again when it is encod
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from mimo_cli.errors import MediaError
 from mimo_cli.media.image_header import ImageHeader, read_image_header
+from mimo_cli.media.libraries import cv2
 from mimo_cli.media.options import ImageOptions
 from mimo_cli.media.patches import frames_to_patches, grid_of
 from mimo_cli.media.resize import target_size

@@ -8,9 +8,8 @@ import io
 import struct
 from typing import Literal, TypeAlias
 
-import av
-
 from mimo_cli.errors import MediaError
+from mimo_cli.media.libraries import av
 from mimo_cli.media.source import Source, local_path, read_head, source_name
 
 Kind: TypeAlias = Literal["image", "video", "audio"]

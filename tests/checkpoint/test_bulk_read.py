@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mimo_cli.checkpoint import bulk_read
+from mimo_cli.checkpoint import bulk_read, direct_file
 from mimo_cli.checkpoint.bulk_read import read_bytes
 from mimo_cli.errors import CheckpointError
 
@@ -40,19 +40,9 @@ def test_a_part_is_the_same_bytes_wherever_it_lies(
 
 def test_without_reads_past_the_cache_the_bytes_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, content = _file(tmp_path, 50_000)
-    monkeypatch.setattr(bulk_read, "_DIRECT", 0)
+    monkeypatch.setattr(direct_file, "DIRECT", 0)
     data = read_bytes(path, 128, 40_000)
     assert data is not None and data.numpy().tobytes() == content[128:40_128]
-
-
-def test_what_is_cached_is_not_read_from_the_disk_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, _ = _file(tmp_path, 1 << 16)
-    with path.open("rb") as file:
-        view = bulk_read._map(file.fileno())
-        path.read_bytes()
-        assert bulk_read._is_cached(view, 0, 1 << 16)
-        _forget(path)
-        assert not bulk_read._is_cached(view, 0, 1 << 16) and not bulk_read._is_cached(view, 1 << 16, 4096)
 
 
 def test_an_offset_that_kernels_do_not_like_is_left_to_others(tmp_path: Path) -> None:

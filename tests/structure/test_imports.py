@@ -37,7 +37,9 @@ MAY_IMPORT = {
 
 ONLY_THESE_MODULES = {
     ("engine", "media"): {"media.types", "media.prompt"},  # what the engine is handed, never how media are opened
-    ("checkpoint", "quant"): {f"quant.{name}" for name in ("buffers", "fp8", "mxfp4", "formats", "packed", "stored")},
+    ("checkpoint", "quant"): {
+        f"quant.{name}" for name in ("buffers", "fp8", "mxfp4", "formats", "packed", "pages", "stored")
+    },
     ("model", "checkpoint"): {"checkpoint.config", "checkpoint.vision_config", "checkpoint.audio_config"},
     ("kvcache", "checkpoint"): {"checkpoint.config"},
     ("commands", "offload"): {"offload.budget", "offload.reading"},  # what `--ram` and `--io` mean
@@ -65,7 +67,7 @@ LIBRARY_HOMES = {
 COMPILED = {(f"quant.{name}", "_native") for name in ("availability", "kernels", "quantize", "direct")}
 """The extension module and the modules that check what it is given; nothing else talks to it."""
 
-LAZY_MODULES = {"engine.card"}
+LAZY_MODULES = {"engine.card", "media.libraries"}
 """What a card needs is loaded where there is a card: Triton takes a second, and few machines have it."""
 
 LAZY_PARTS = {"commands", "app", "settings", "terminal", "api", ""}
