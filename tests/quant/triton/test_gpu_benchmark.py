@@ -1,4 +1,4 @@
-"""`benchmarks.gpu` runs from a bare source tree, keeps what it found whatever happens, and needs no card to be tried."""
+"""`benchmarks.gpu` runs from a bare source tree, keeps what it found whatever happens; no card is needed to try it."""
 
 import json
 import os
