@@ -24,6 +24,8 @@ FinishReason: TypeAlias = Literal["stop", "length", "context"]
 Force: TypeAlias = Callable[[list[int]], Iterable[int]]
 """Asked before every choice: given the tokens so far, tokens that must come next (none: the model chooses)."""
 
+_MEMORY_LOOKS_S = 0.25
+
 
 @dataclass(frozen=True)
 class Step:
@@ -36,7 +38,8 @@ class Step:
 
 
 class Generation(Iterator[Step]):
-    """The running generation: iterate for steps; `tokens`, `stats` and `finish_reason` are right at any moment.
+    """The running generation: iterate for steps; `tokens`, `stats` and `finish_reason` are right at any moment, but for
+    the peak of memory, which is looked up now and then and at the end.
 
     Nothing runs before the first step is asked for. An interrupted `next` (Ctrl-C) may simply be called again: it
     goes on with the token that was under way.
@@ -65,6 +68,7 @@ class Generation(Iterator[Step]):
         self._sampler = Sampler(params, sequence.vocab_size)
         self.stats.seed = self._sampler.seed
         self._is_interrupted = False
+        self._next_look_s = 0.0
 
     def __next__(self) -> Step:
         if self.finish_reason:
@@ -123,7 +127,10 @@ class Generation(Iterator[Step]):
         self.tokens.append(step.token)
         self.finish_reason = step.finish_reason
         stats.generated_tokens = len(self.tokens)
-        stats.peak_rss_bytes = peak_rss_bytes()
+        now = time.monotonic()
+        if self.finish_reason or now >= self._next_look_s:  # the system's answer takes a good part of a millisecond
+            self._next_look_s = now + _MEMORY_LOOKS_S
+            stats.peak_rss_bytes = peak_rss_bytes()
         stats.kv_bytes, stats.context_tokens = sequence.kv_bytes, sequence.length
 
 
