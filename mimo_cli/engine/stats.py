@@ -1,7 +1,7 @@
 """What one generation cost: tokens, seconds, expert traffic, memory. Numbers only; nobody prints here."""
 
 from collections.abc import Callable
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 
@@ -38,10 +38,22 @@ class ExpertTraffic:
         return self.hits / asked if asked else None
 
     def __add__(self, other: "ExpertTraffic") -> "ExpertTraffic":
-        return ExpertTraffic(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+        return ExpertTraffic(
+            self.hits + other.hits,
+            self.misses + other.misses,
+            self.bytes_read + other.bytes_read,
+            self.read_s + other.read_s,
+            self.wait_s + other.wait_s,
+        )
 
     def __sub__(self, earlier: "ExpertTraffic") -> "ExpertTraffic":
-        return ExpertTraffic(*(mine - theirs for mine, theirs in zip(astuple(self), astuple(earlier), strict=True)))
+        return ExpertTraffic(  # field by field: `dataclasses.astuple` copies deeply, and this is done for every token
+            self.hits - earlier.hits,
+            self.misses - earlier.misses,
+            self.bytes_read - earlier.bytes_read,
+            self.read_s - earlier.read_s,
+            self.wait_s - earlier.wait_s,
+        )
 
 
 @dataclass

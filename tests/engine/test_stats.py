@@ -6,8 +6,8 @@ from mimo_cli.engine.stats import ExpertTraffic, GenerationStats
 
 
 def test_traffic_adds_and_subtracts() -> None:
-    later, earlier = ExpertTraffic(10, 4, 400), ExpertTraffic(7, 1, 100)
-    assert later - earlier == ExpertTraffic(3, 3, 300)
+    later, earlier = ExpertTraffic(10, 4, 400, 2.5, 1.0), ExpertTraffic(7, 1, 100, 0.5, 0.25)
+    assert later - earlier == ExpertTraffic(3, 3, 300, 2.0, 0.75)
     assert later - earlier + earlier == later
 
 
