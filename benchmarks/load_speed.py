@@ -111,12 +111,14 @@ def measure_cold(folder: Path, rounds: int) -> dict[str, object]:
     }
 
 
-def measure_warm(folder: Path, rounds: int) -> dict[str, object]:
-    """New processes, one after the other; the first of them fills the cache and does not count."""
+def measure_start(folder: Path, rounds: int, *, is_cold: bool) -> dict[str, object]:
+    """New processes, one after the other; the first of them does not count. Cold: their dense files are forgotten."""
     found: dict[str, list[float]] = {"imported": [], "loaded": [], "first_token": []}
     # An installed package is compiled once; a source tree under this variable would be compiled in every process.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     for turn in range(rounds + 1):
+        if is_cold:
+            forget(dense_files(folder))
         started = time.time()
         command = [sys.executable, "-c", FIRST_TOKEN, str(folder)]
         run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
@@ -125,7 +127,7 @@ def measure_warm(folder: Path, rounds: int) -> dict[str, object]:
             for name, values in found.items():
                 values.append(round(times[name] - started, 3))
     medians = {f"{name}_s": statistics.median(values) for name, values in found.items()}
-    return {"what": "first token, warm", **medians, "runs": found}
+    return {"what": f"first token, {'cold' if is_cold else 'warm'}", **medians, "runs": found}
 
 
 def main() -> None:
@@ -138,8 +140,9 @@ def main() -> None:
     options = parser.parse_args()
     if not options.warm:
         print(json.dumps(measure_cold(options.store, options.rounds)), flush=True)
+        print(json.dumps(measure_start(options.store, options.rounds, is_cold=True)), flush=True)
     if not options.cold:
-        print(json.dumps(measure_warm(options.store, options.rounds)), flush=True)
+        print(json.dumps(measure_start(options.store, options.rounds, is_cold=False)), flush=True)
 
 
 if __name__ == "__main__":
