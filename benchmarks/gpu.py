@@ -11,7 +11,6 @@ far is written after each of them: {device_name, torch, ..., rows: [{id, value, 
 """
 
 import argparse
-import dataclasses
 import os
 import statistics
 from collections.abc import Callable, Sequence
@@ -33,7 +32,7 @@ from benchmarks.gpu_checks import (
     check_router,
     check_unpacking,
 )
-from benchmarks.gpu_layer import Layer, Shapes, chain
+from benchmarks.gpu_layer import Launch, Layer, chain
 from benchmarks.gpu_report import DEVICE, DTYPE, SIMULATE, SIZES, Report, Skipped, Work, captured, medians_us, relative
 from benchmarks.gpu_weights import Pool, random_choice, random_codes, random_dense, random_pool, random_states
 from mimo_cli.quant.packed import PackedFormat
@@ -79,46 +78,51 @@ DOWN_CANDIDATES = [
 ]  # fmt: skip
 
 
-def tuned(report: Report, pool: Pool, fast: bool) -> tuple[Shapes, float, dict[str, float]]:
-    """Return the fastest launch shapes of a format, a layer's microseconds with them, and with all tried."""
+def tuned(report: Report, pool: Pool) -> tuple[Launch, float, dict[str, float]]:
+    """Return the fastest launch of a format, a layer's microseconds with it, and with all tried that gave the same."""
     kind, draws = pool.layout.format, 1 if SIMULATE else 24
     table = torch.arange(len(pool.slots), dtype=torch.int32, device=DEVICE)
     inputs = [(random_states(1), *random_choice(1, len(pool.slots))) for _ in range(draws)]
-    out = {}
 
-    def work(shapes: Shapes) -> Work:
-        def run() -> None:
-            for given in inputs:
-                gate_up, down = shapes
-                decode_experts(*given, table, pool.slots, pool.layout, gate_up=gate_up, down=down, fast=fast)
+    def run(launch: Launch) -> Tensor:
+        given = ((*drawn, table, pool.slots, pool.layout) for drawn in inputs)
+        return torch.cat([decode_experts(*one, **launch._asdict()) for one in given])
 
-        return captured(run)
+    best, best_us, times = default_launch(report, kind), float("inf"), {}
+    expected = run(best)
+    for cores in [False] + [True] * (not report.wrong(f"decode {kind} cores")):
+        own, own_us = best._replace(cores=cores), float("inf")
+        for name, candidates in (("gate_up", GATE_UP_CANDIDATES), ("down", DOWN_CANDIDATES)):
+            for candidate in candidates[: 1 if SIMULATE else None]:
+                launch = own._replace(gate_up=candidate) if name == "gate_up" else own._replace(down=candidate)
+                try:
+                    work = captured(partial(run, launch))
+                    report.need_near(relative(run(launch), expected), 2e-2)
+                    us = medians_us({"run": work}, 7)["run"] / draws
+                except Exception as error:  # too much shared memory for this shape, say
+                    report.say(f"{kind} {launch.numbers}: {type(error).__name__}: {str(error)[:100]}")
+                    continue
+                times[str(launch.numbers)] = round(us, 2)
+                if us < own_us:
+                    own, own_us = launch, us
+        if own_us < best_us:
+            best, best_us = own, own_us
+    return best, medians_us({"run": captured(partial(run, best))})["run"] / draws, times
 
-    best, best_us = (GATE_UP_SHAPES[kind], DOWN_SHAPES[kind]), float("inf")
-    for place, candidates in ((0, GATE_UP_CANDIDATES), (1, DOWN_CANDIDATES)):
-        for candidate in candidates[: 1 if SIMULATE else None]:
-            shapes = (candidate, best[1]) if place == 0 else (best[0], candidate)
-            try:
-                us = medians_us({"run": work(shapes)}, 7)["run"] / draws
-            except Exception as error:  # too much shared memory for this shape, say
-                report.say(f"{kind} {shapes}: {type(error).__name__}: {str(error)[:100]}")
-                continue
-            out[str([dataclasses.astuple(shape) for shape in shapes])] = round(us, 2)
-            if us < best_us:
-                best, best_us = shapes, us
-    return best, medians_us({"run": work(best)})["run"] / draws, out
+
+def default_launch(report: Report, kind: PackedFormat) -> Launch:
+    """Return what the package would do."""
+    return Launch(GATE_UP_SHAPES[kind], DOWN_SHAPES[kind], report.fast(kind), False)
 
 
 def measure_decode(report: Report, machine: Machine, kind: PackedFormat, group: int) -> list[Any]:
-    """MoE decode layer: 8 of 256 slots, bytes per second over the copy rate. Returns the launch shapes as numbers."""
+    """MoE decode layer: 8 of 256 slots, bytes per second over the copy rate. Returns the launch as json writes it."""
     pool = random_pool(kind, group, SIZES.experts)
-    fast = report.fast(kind)
-    shapes, us, tried = tuned(report, pool, fast)
+    launch, us, tried = tuned(report, pool)
     rate = SIZES.active * pool.layout.record_bytes / us * 1e6
-    more = {"us": round(us, 2), "gb_s": round(rate / 1e9, 1), "ptx": fast, "tried_us": tried}
-    numbers = [list(dataclasses.astuple(shape)) for shape in shapes]
-    report.row(f"moe_decode_{kind}_over_copy", rate / machine.copy, 0.55, 0.80, shapes=numbers, **more)
-    return numbers
+    more = {"us": round(us, 2), "gb_s": round(rate / 1e9, 1), "launch": launch.numbers, "tried_us": tried}
+    report.row(f"moe_decode_{kind}_over_copy", rate / machine.copy, 0.55, 0.80, **more)
+    return launch.numbers
 
 
 def measure_dense(report: Report, machine: Machine) -> None:
@@ -149,15 +153,15 @@ def each(products: Sequence[Callable[[Tensor], Tensor]], x: Tensor) -> None:
         product(x)
 
 
-def measure_layer(report: Report, machine: Machine, shapes: dict[str, Shapes]) -> dict[str, float]:
+def measure_layer(report: Report, machine: Machine, launches: dict[str, Launch]) -> dict[str, float]:
     """A whole layer in a graph, eager against the graph, and a global layer; returns microseconds by name."""
     report.need("dense", "attention", "route")
     found: dict[str, float] = {}
     for kind, group in FORMATS:
         if report.wrong(f"decode {kind} portable"):
             continue
-        pool, given = random_pool(kind, group, SIZES.experts), (shapes.get(kind), report.fast(kind))
-        layers = [Layer(pool, *given) for _ in range(SIZES.layers)]
+        pool, given = random_pool(kind, group, SIZES.experts), launches.get(kind) or default_launch(report, kind)
+        layers = [Layer(pool, given) for _ in range(SIZES.layers)]
         x = random_states(1)
         eager = chain(layers, x)
         graph = captured(eager)
@@ -166,7 +170,7 @@ def measure_layer(report: Report, machine: Machine, shapes: dict[str, Shapes]) -
         found[kind], found[f"{kind}_eager"] = us, eager_us
         share = layers[0].stored_bytes / machine.copy * 1e6 / us
         report.row(f"sliding_layer_{kind}_us", us, 110, 70, eager_us=round(eager_us, 1), over_copy=round(share, 3))
-        far = [Layer(pool, *given, sliding=False) for _ in range(SIZES.layers)]
+        far = [Layer(pool, given, sliding=False) for _ in range(SIZES.layers)]
         found[f"{kind}_global"] = medians_us({"graph": captured(chain(far, x))})["graph"] / len(far)
         report.row(f"global_layer_{kind}_us", found[f"{kind}_global"], None, None, context_tokens=SIZES.context)
         del pool, layers, far
@@ -176,7 +180,7 @@ def measure_layer(report: Report, machine: Machine, shapes: dict[str, Shapes]) -
     return found
 
 
-def offload_layers(kind: PackedFormat, group: int, held: int, given: tuple[Shapes | None, bool]) -> list[Layer]:
+def offload_layers(kind: PackedFormat, group: int, held: int, launch: Launch) -> list[Layer]:
     """Return layers of which the experts from number `held` on lie in pinned memory, with slot numbers of their own."""
     s = SIZES
     away = s.experts - held
@@ -188,7 +192,7 @@ def offload_layers(kind: PackedFormat, group: int, held: int, given: tuple[Shape
         part.copy_(template.slots[: len(part)])
     layers = []
     for number in range(s.offload_layers):
-        layer = Layer(Pool(total, template.layout), *given)
+        layer = Layer(Pool(total, template.layout), launch)
         here = torch.arange(held, device=DEVICE, dtype=torch.int32) + number * held + mapped.pool_slot
         gone = torch.arange(away, device=DEVICE, dtype=torch.int32) + number % shared * away + mapped.host_slot
         layer.table, layer.slots, layer.mapped = torch.cat([here, gone]), mapped.base, mapped
@@ -196,14 +200,14 @@ def offload_layers(kind: PackedFormat, group: int, held: int, given: tuple[Shape
     return layers
 
 
-def measure_offload(report: Report, kind: PackedFormat, group: int, shapes: dict[str, Shapes]) -> float:
+def measure_offload(report: Report, kind: PackedFormat, group: int, launches: dict[str, Launch]) -> float:
     """A step with 78 % of experts in slots, 2 % of the chosen ones in the host's memory, over one with none there.
 
     Experts that are missing are read by the kernels from pinned memory, inside of one graph for the step.
     """
     report.need("dense", "attention", "route")
     s, held = SIZES, round(0.78 * SIZES.experts)
-    layers = offload_layers(kind, group, held, (shapes.get(kind), report.fast(kind)))
+    layers = offload_layers(kind, group, held, launches.get(kind) or default_launch(report, kind))
     x, pairs, drawn = random_states(1), s.offload_layers * s.active, []
     for _ in range(1 if SIMULATE else 6):
         missing = 1 if SIMULATE else max(1, int(0.02 * pairs + torch.rand(()).item()))
@@ -447,17 +451,17 @@ def run(report: Report) -> None:
         report.section(f"experts {kind}", 20, partial(check_experts, report, kind, group))
     for check in (check_dense, check_attention, check_router, check_grouped):
         report.section(check.__name__, 15, partial(check, report))
-    shapes: dict[str, Shapes] = {}
+    launches: dict[str, Launch] = {}
     for kind, group in FORMATS:
         found = report.section(f"decode {kind}", 45, partial(measure_decode, report, machine, kind, group))
         if found:
-            shapes[kind] = LaunchShape(*found[0]), LaunchShape(*found[1])
-    layers = report.section("layer", 40, partial(measure_layer, report, machine, shapes)) or {}
+            launches[kind] = Launch.of(found)
+    layers = report.section("layer", 40, partial(measure_layer, report, machine, launches)) or {}
     report.section("uploads", 10, partial(measure_uploads, report, machine))
     report.section("prefill", 60, partial(measure_prefill, report))
     offload: dict[str, float | None] = {}
     for kind, group in OFFLOADED:
-        offload[kind] = report.section(f"offload {kind}", 25, partial(measure_offload, report, kind, group, shapes))
+        offload[kind] = report.section(f"offload {kind}", 25, partial(measure_offload, report, kind, group, launches))
     report.section("extrapolated", 10, partial(extrapolate, report, layers, offload))
     report.section("nf4", 15, partial(measure_nf4, report))
     report.section("dense", 15, partial(measure_dense, report, machine))

@@ -67,6 +67,9 @@ def check_experts(report: Report, kind: PackedFormat, group: int) -> None:
     for fast in {False, is_fast(DEVICE)}:
         out = decode_experts(x, ids, weights, table, pool.slots, pool.layout, fast=fast)
         report.check(f"decode {kind} {'ptx' if fast else 'portable'}", relative(out, expected), allowed)
+    if is_fast(DEVICE) and kind in ("int4", "mxfp4"):
+        out = decode_experts(x, ids, weights, table, pool.slots, pool.layout, cores=True)
+        report.check(f"decode {kind} cores", relative(out, expected), allowed)
     if SIMULATE and kind != "fp8":
         return
     rows = 3 if SIMULATE else 64

@@ -1,5 +1,8 @@
 """One layer of the model with experts, as the launches of one decoded token: what is measured as a whole."""
 
+from dataclasses import astuple
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -15,14 +18,30 @@ from mimo_cli.quant.triton.routing import route
 
 EPS, VALUE_SCALE = 1e-5, 0.707
 
-Shapes = tuple[LaunchShape, LaunchShape]
-"""Of both launches of the experts."""
+
+class Launch(NamedTuple):
+    """How the experts of a token are launched: `decode_experts` takes it as keywords."""
+
+    gate_up: LaunchShape
+    down: LaunchShape
+    fast: bool
+    cores: bool
+
+    @classmethod
+    def of(cls, numbers: list[Any]) -> "Launch":
+        """Read what json wrote."""
+        return cls(LaunchShape(*numbers[0]), LaunchShape(*numbers[1]), *numbers[2:])
+
+    @property
+    def numbers(self) -> list[Any]:
+        """As json writes it."""
+        return [list(astuple(self.gate_up)), list(astuple(self.down)), self.fast, self.cores]
 
 
 class Layer:
     """One layer of the model with experts: weights, a KV cache, and the launches of one decoded token."""
 
-    def __init__(self, pool: Pool, shapes: Shapes | None, fast: bool, sliding: bool = True) -> None:
+    def __init__(self, pool: Pool, launch: Launch, sliding: bool = True) -> None:
         s = self.sizes = SIZES
         self.pool, self.sliding = pool, sliding
         kv_heads = s.sliding_kv_heads if sliding else s.global_kv_heads
@@ -41,7 +60,7 @@ class Layer:
         self.table = torch.arange(s.experts, dtype=torch.int32, device=DEVICE)
         self.forced: tuple[Tensor, Tensor] | None = None
         self.mapped: MappedRecords | None = None  # keeps the pinned memory alive
-        self.slots, self.shapes, self.fast = pool.slots, shapes, fast
+        self.slots, self.launch = pool.slots, launch
 
     @property
     def stored_bytes(self) -> int:
@@ -60,11 +79,16 @@ class Layer:
         x = self.o_proj.times(mixed.flatten(1), residual=x)
         choice = route(x, self.router, self.bias, s.active, norm=self.norms[1])
         ids, weights = self.forced or (choice.expert_ids, choice.expert_weights)
-        gate_up, down = self.shapes or (None, None)
         return decode_experts(
-            choice.normed, ids, weights, self.table, self.slots, self.pool.layout,
-            residual=x, gate_up=gate_up, down=down, fast=self.fast,
-        )  # fmt: skip
+            choice.normed,
+            ids,
+            weights,
+            self.table,
+            self.slots,
+            self.pool.layout,
+            residual=x,
+            **self.launch._asdict(),
+        )
 
 
 def chain(layers: list[Layer], x: Tensor) -> Work:

@@ -113,6 +113,11 @@ class Report:
         if bad := self.wrong(*prefixes):
             raise Skipped(f"wrong results, or none, of {', '.join(bad)}")
 
+    def need_near(self, error: float, allowed: float) -> None:
+        """Raise ValueError for an error above what is allowed, and for one that is no number."""
+        if not error <= allowed:
+            raise ValueError(f"the result is wrong by {error:.2e}")
+
     def fast(self, kind: str) -> bool:
         """Tell whether PTX may decode a format: right where it was checked. Raises Skipped where neither way is."""
         self.need(f"unpack {kind} portable", f"decode {kind} portable")

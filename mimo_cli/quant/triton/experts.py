@@ -14,6 +14,7 @@ from torch import Tensor
 from mimo_cli.quant.packed import SPAN_COLS, PackedFormat
 from mimo_cli.quant.slot_layout import SlotLayout
 from mimo_cli.quant.triton.blocks import row_sums, step_sums
+from mimo_cli.quant.triton.cores import core_row_sums, core_sums
 from mimo_cli.quant.triton.launch import (
     TILE,
     LaunchShape,
@@ -72,6 +73,7 @@ def gate_up_kernel(
     group: tl.constexpr,
     padded: tl.constexpr,
     fast: tl.constexpr,
+    cores: tl.constexpr,
 ) -> None:
     """Write silu(gate) * up of one block of 16 rows of one expert for one token: products [N * A, I]."""
     block, pair = tl.program_id(0), tl.program_id(1)
@@ -79,18 +81,31 @@ def gate_up_kernel(
     base = tl.maximum(slot, 0).to(tl.int64)  # an expert that is not here: read another, write zeros
     at = codes + base * slot_units + block * block_units
     at_scales = scales + base * slot_scales + block * block_scales
-    row = x + pair // active * hidden
-    gates, ups = tl.zeros((S, L, 4, U), tl.float32), tl.zeros((S, L, 4, U), tl.float32)
+    if cores:
+        row = x + pair // active * (hidden // 2)
+        gates, ups = tl.zeros((L, 4, S, U), tl.float32), tl.zeros((L, 4, S, U), tl.float32)
+    else:
+        row = x + pair // active * hidden
+        gates, ups = tl.zeros((4, L, S, U), tl.float32), tl.zeros((4, L, S, U), tl.float32)
     for first in tl.range(0, spans, S, num_stages=stages):
-        gates += step_sums(
-            at + gate_codes, at_scales + gate_scales, row, row, 0.0, first, hidden, span_units, span_scales,
-            S, L, U, kind, group, padded, False, fast,
-        )  # fmt: skip
-        ups += step_sums(
-            at + up_codes, at_scales + up_scales, row, row, 0.0, first, hidden, span_units, span_scales,
-            S, L, U, kind, group, padded, False, fast,
-        )  # fmt: skip
-    gate, up = row_sums(gates, S, L, U, kind), row_sums(ups, S, L, U, kind)
+        if cores:
+            gates += core_sums(
+                at + gate_codes, at_scales + gate_scales, row, first, span_units, span_scales, S, kind, group
+            )
+            ups += core_sums(at + up_codes, at_scales + up_scales, row, first, span_units, span_scales, S, kind, group)
+        else:
+            gates += step_sums(
+                at + gate_codes, at_scales + gate_scales, row, row, 0.0, first, hidden, span_units, span_scales,
+                S, L, U, kind, group, padded, False, fast,
+            )  # fmt: skip
+            ups += step_sums(
+                at + up_codes, at_scales + up_scales, row, row, 0.0, first, hidden, span_units, span_scales,
+                S, L, U, kind, group, padded, False, fast,
+            )  # fmt: skip
+    if cores:
+        gate, up = core_row_sums(gates), core_row_sums(ups)
+    else:
+        gate, up = row_sums(gates, S, L, U, kind), row_sums(ups, S, L, U, kind)
     product = tl.where(slot >= 0, gate * tl.sigmoid(gate) * up, 0.0)
     rows = block * 16 + tl.arange(0, 16)
     tl.store(products + pair * width + rows, product.to(products.dtype.element_ty), mask=rows < width)
@@ -128,6 +143,7 @@ def down_kernel(
     padded: tl.constexpr,
     has_residual: tl.constexpr,
     fast: tl.constexpr,
+    cores: tl.constexpr,
 ) -> None:
     """Write 16 values of one token: the weighted sum of its experts, and `residual` [N, H] if there is one."""
     block, token = tl.program_id(0), tl.program_id(1)
@@ -139,19 +155,31 @@ def down_kernel(
     weights = tl.load(expert_weights + pairs, mask=place < active, other=0.0)
     at = codes + block * block_units + down_codes
     at_scales = scales + block * block_scales + down_scales
-    total = tl.zeros((S, L, 4, U), tl.float32)
+    if cores:
+        total = tl.zeros((L, 4, S, U), tl.float32)
+    else:
+        total = tl.zeros((4, L, S, U), tl.float32)
     for step in tl.range(0, active * (spans // S), num_stages=stages):
         chosen = step // (spans // S)
         slot = tl.sum(tl.where(place == chosen, found, 0))
         weight = tl.sum(tl.where(place == chosen, weights, 0.0))
         base = tl.maximum(slot, 0).to(tl.int64)
-        row = products + (token * active + chosen) * width
-        sums = step_sums(
-            at + base * slot_units, at_scales + base * slot_scales, row, row, 0.0, step % (spans // S) * S, width,
-            span_units, span_scales, S, L, U, kind, group, padded, False, fast,
-        )  # fmt: skip
+        first = step % (spans // S) * S
+        codes_here, scales_here = at + base * slot_units, at_scales + base * slot_scales
+        if cores:
+            row = products + (token * active + chosen) * (width // 2)
+            sums = core_sums(codes_here, scales_here, row, first, span_units, span_scales, S, kind, group)
+        else:
+            row = products + (token * active + chosen) * width
+            sums = step_sums(
+                codes_here, scales_here, row, row, 0.0, first, width, span_units, span_scales,
+                S, L, U, kind, group, padded, False, fast,
+            )  # fmt: skip
         total += tl.where(slot >= 0, sums * weight, 0.0)  # what is read for an absent expert may be no number
-    result = row_sums(total, S, L, U, kind)
+    if cores:
+        result = core_row_sums(total)
+    else:
+        result = row_sums(total, S, L, U, kind)
     rows = block * 16 + tl.arange(0, 16)
     result = result.to(out.dtype.element_ty)
     if has_residual:
@@ -173,6 +201,7 @@ def decode_experts(
     gate_up: LaunchShape | None = None,
     down: LaunchShape | None = None,
     fast: bool | None = None,
+    cores: bool = False,
 ) -> Tensor:
     """Return sum_a expert_weights[n, a] * expert_{expert_ids[n, a]}(hidden_states[n]), and `residual` [N, H] if given.
 
@@ -181,7 +210,7 @@ def decode_experts(
     records of `layout`. All on one device. Returns [N, H] of `out_dtype`, or the dtype of hidden_states. Sums are
     float32, rounded once between SwiGLU and down, to the dtype of hidden_states, and once at the end; their order does
     not depend on N, S or the slots. gate_up, down and fast stand in for the launch shapes and the choice of
-    instructions (see `launch`).
+    instructions (see `launch`); cores: 4-bit products on the tensor cores where activations are bfloat16 (see `cores`).
     """
     tokens, active = expert_ids.shape
     hidden_states, expert_ids = hidden_states.contiguous(), expert_ids.contiguous()
@@ -197,16 +226,19 @@ def decode_experts(
     products = hidden_states.new_empty(tokens * active, layout.width)
     gates, ups, downs = (places(matrix, kind) for matrix in (layout.gate, layout.up, layout.down))
     sizes = layout.hidden_size, layout.width, active
+    is_padded = layout.hidden_size % SPAN_COLS > 0, layout.width % SPAN_COLS > 0
+    cores = cores and kind in ("int4", "mxfp4") and hidden_states.dtype == torch.bfloat16 and not any(is_padded)
+    given, between = (t.view(torch.int32) if cores else t for t in (hidden_states, products))
     gate_up_kernel[(layout.gate.blocks, tokens * active)](
-        hidden_states, codes, scales, expert_ids, slot_of_expert, products, *slot, gates.codes, gates.scales,
+        given, codes, scales, expert_ids, slot_of_expert, products, *slot, gates.codes, gates.scales,
         ups.codes, ups.scales, *gates[2:], layout.gate.spans, *sizes, gate_up.stages,
-        spans_per_step(layout.gate.spans, gate_up.spans), *TILE[kind], kind, layout.group,
-        layout.hidden_size % SPAN_COLS > 0, fast, num_warps=gate_up.warps,
+        spans_per_step(layout.gate.spans, gate_up.spans), *TILE[kind], kind, layout.group, is_padded[0], fast, cores,
+        num_warps=gate_up.warps,
     )  # fmt: skip
     down_kernel[(layout.down.blocks, tokens)](
-        products, codes, scales, expert_ids, expert_weights, slot_of_expert, out if residual is None else residual,
+        between, codes, scales, expert_ids, expert_weights, slot_of_expert, out if residual is None else residual,
         out, *slot, *downs, layout.down.spans, *sizes, triton.next_power_of_2(active), down.stages,
-        spans_per_step(layout.down.spans, down.spans), *TILE[kind], kind, layout.group,
-        layout.width % SPAN_COLS > 0, residual is not None, fast, num_warps=down.warps,
+        spans_per_step(layout.down.spans, down.spans), *TILE[kind], kind, layout.group, is_padded[1],
+        residual is not None, fast, cores, num_warps=down.warps,
     )  # fmt: skip
     return out

@@ -18,8 +18,8 @@ def test_rows_are_quantised_to_448_by_their_largest_magnitude(scaling: Scaling) 
     assert scales.shape == ((3, 2) if scaling == "block" else (3, 1))
     spread = scales.repeat_interleave(256 // scales.shape[1], dim=1)
     assert codes.float().abs().amax(dim=1).tolist() == [448, 448, 0]
-    # e4m3 keeps 4 bits: 2.6 % of a number on average; the interpreter cuts bits off instead of rounding.
-    assert (codes.float() * spread - x)[:2].norm() < (0.03 if DEVICE == "cuda" else 0.08) * x.norm()
+    # e4m3 keeps 4 bits, 2.6 % of a number on average; the interpreter cuts bits off, up to an eighth.
+    assert (codes.float() * spread - x)[:2].norm() < (0.03 if DEVICE == "cuda" else 0.13) * x.norm()
 
 
 @pytest.mark.parametrize("scaling", ["block", "row"])

@@ -61,3 +61,13 @@ def test_a_prompt_gets_what_its_tokens_get_one_by_one(kind: PackedFormat, group:
     if kind == "fp8":
         eight = prefill_experts(*given, precision="w8a8").double()
         assert 1e-3 < (eight - few).norm() / few.norm() < 6e-2  # activations are rounded to 4 bits, twice
+
+
+@pytest.mark.parametrize(("kind", "group"), KINDS[:2])
+def test_tensor_cores_give_the_same_sums(kind: PackedFormat, group: int) -> None:
+    records = random_records(kind, group, hidden=HIDDEN, width=WIDTH, count=3)
+    table = torch.tensor([1, 2, 3, -1], dtype=torch.int32, device="cuda")
+    ids, weights = torch.tensor([[2, 0, 3], [1, 2, 0]], device="cuda"), torch.rand(2, 3, device="cuda")
+    given = torch.randn(2, HIDDEN, device="cuda").bfloat16(), ids, weights, table, records.slots.cuda(), records.layout
+    plain, by_cores = (decode_experts(*given, cores=cores).double() for cores in (False, True))
+    assert (plain - by_cores).norm() / plain.norm() < 8e-3  # both are rounded to bfloat16, before down and at the end
