@@ -1,16 +1,16 @@
 """A packed block of 16 rows times a vector, as functions that run on the device.
 
-A step takes S spans of one block as a tile [4, L, S, U] whose last dimension is 16 bytes, what a thread loads at once.
-L lines of 64 bytes hold a span; 4 times 16 bytes are a line; U units are 16 bytes:
+A step takes S spans of one block as a tile [M, U]: M = 4 L S places of 16 bytes, U units each, what a thread loads at
+once. Places are counted as they lie in memory (four of a line, L lines of a span), in one dimension, because how Triton
+spreads several of them over neighbouring threads is not the same in all its versions. A line is 64 bytes:
 
     int4, mxfp4   16 lines of 8 columns; a unit is the 32-bit word of a row: low halves of its bytes, then high halves
     int8          32 lines of 4 columns; a unit is the word of a row
     bf16          64 lines of 2 columns; a unit is the word of a row
     fp8           32 lines of 4 columns; a unit is 16 bits, two columns of a row: four rows, then their other columns
 
-Where nothing else decides, Triton gives a tile's last dimension to one thread and its first ones to neighbours: hence
-their order. The threads of a warp then read 512 bytes side by side, and every thread has the inputs of its few columns
-in registers. Codes become float32 without an integer-to-float conversion, of which the device has few: a code is put
+The threads of a warp read 512 bytes side by side, and every thread has the inputs of its few columns in registers.
+Codes become float32 without an integer-to-float conversion, of which the device has few: a code is put
 into the mantissa of a number between 1 and 2, and what that adds is taken off once per line. Where `fast` is set, PTX
 instructions decode two or more codes at once; otherwise arithmetic that any device, and Triton's interpreter, can do.
 Products are summed in float32. Triton wants what is constant written as `tl.constexpr` arguments.
@@ -134,7 +134,7 @@ def one_input(
         weight = tl.load(norm + at, mask=at < cols, other=0.0).to(tl.float32)
         value = (value.to(tl.float32) * rms).to(x.dtype.element_ty).to(tl.float32) * weight
         value = value.to(x.dtype.element_ty)
-    return value.to(tl.float32)[None, :, :, None]
+    return value.to(tl.float32)[:, None]
 
 
 @triton.jit
@@ -208,7 +208,7 @@ def word_values(words: tl.tensor, asm: tl.constexpr) -> tl.tensor:
 
 @triton.jit
 def int4_sums(words: tl.tensor, low: tl.tuple, high: tl.tuple, fast: tl.constexpr) -> tl.tensor:
-    """Sum code * input over the 8 columns of each line, [4, L, S, 4]; the codes stand for -8 to 7."""
+    """Sum code * input over the 8 columns of each line, [M, 4]; the codes stand for -8 to 7."""
     x0, x1, x2, x3 = low
     x4, x5, x6, x7 = high
     if fast:
@@ -230,7 +230,7 @@ def int4_sums(words: tl.tensor, low: tl.tuple, high: tl.tuple, fast: tl.constexp
 
 @triton.jit
 def mxfp4_sums(words: tl.tensor, low: tl.tuple, high: tl.tuple, fast: tl.constexpr) -> tl.tensor:
-    """Sum value * input over the 8 columns of each line, [4, L, S, 4], 64 times too small."""
+    """Sum value * input over the 8 columns of each line, [M, 4], 64 times too small."""
     x0, x1, x2, x3 = low
     x4, x5, x6, x7 = high
     if fast:
@@ -243,7 +243,7 @@ def mxfp4_sums(words: tl.tensor, low: tl.tuple, high: tl.tuple, fast: tl.constex
 
 @triton.jit
 def int8_sums(words: tl.tensor, four: tl.tuple) -> tl.tensor:
-    """Sum code * input over the 4 columns of each line, [4, L, S, 4]; the codes stand for -128 to 127."""
+    """Sum code * input over the 4 columns of each line, [M, 4]; the codes stand for -128 to 127."""
     x0, x1, x2, x3 = four
     total = in_mantissa(words, 15, 0x007F8000) * x0
     total += in_mantissa(words, 7, 0x007F8000) * x1
@@ -267,11 +267,11 @@ def fp8_values(units: tl.tensor, fast: tl.constexpr) -> tl.tensor:
 
 @triton.jit
 def fp8_sums(units: tl.tensor, four: tl.tuple, fast: tl.constexpr) -> tl.tensor:
-    """Sum value * input over the 2 columns of each unit, [4, L, S, 8]: units 4 to 7 are the other columns of 0 to 3."""
+    """Sum value * input over the 2 columns of each unit, [M, 8]: units 4 to 7 are the other columns of 0 to 3."""
     x0, x1, x2, x3 = four
     first, second = fp8_values(units, fast)
     # A thread holds all eight units of a place, so which of the two is meant is settled when this is compiled.
-    is_first = tl.arange(0, 8)[None, None, None, :] < 4
+    is_first = tl.arange(0, 8)[None, :] < 4
     return first * tl.where(is_first, x0, x2) + second * tl.where(is_first, x1, x3)
 
 
@@ -295,17 +295,17 @@ def step_sums(
     normed: tl.constexpr,
     fast: tl.constexpr,
 ) -> tl.tensor:
-    """Return what the columns of spans `first` to `first + S - 1` give to the rows of a block, float32 [4, L, S, U].
+    """Return what the columns of spans `first` to `first + S - 1` give to the rows of a block, float32 [M, U].
 
     codes and scales point to those of span 0 of the block; the next span's are `span_units` units of codes and
     `span_scales` scales further on. Of mxfp4 the result is 64 times too small, which `row_sums` mends.
     """
-    span = first + tl.arange(0, S)[None, :]
-    line = tl.arange(0, L)[:, None]
-    unit = tl.arange(0, 4)[:, None] * U + tl.arange(0, U)[None, :]  # [4, U]: for four units per place also the row
-    unit = unit[:, None, None, :]
-    units = tl.load(codes + ((span * span_units + line * (4 * U))[None, :, :, None] + unit))
-    columns = span * 128 + line * (128 // L)  # [L, S]
+    place = tl.arange(0, 4 * L * S)
+    line = place // 4 % L
+    span = first + place // (4 * L)
+    unit = (place % 4 * U)[:, None] + tl.arange(0, U)[None, :]  # in the line; for four units also the row
+    units = tl.load(codes + ((span * span_units + line * (4 * U))[:, None] + unit))
+    columns = span * 128 + line * (128 // L)  # [M]
     # One value and one return: Triton compiles what follows a return as well.
     if kind == "bf16":
         x0, x1 = two_inputs(x, norm, rms, columns, cols, padded, normed)
@@ -314,14 +314,14 @@ def step_sums(
     else:
         low = four_inputs(x, norm, rms, columns, cols, padded, normed)
         if kind == "fp8":
-            sums = fp8_sums(units, low, fast) * tl.load(scales + span * span_scales)[None, :, :, None]
+            sums = fp8_sums(units, low, fast) * tl.load(scales + span * span_scales)[:, None]
         elif kind == "int8":
-            scale = tl.load(scales + ((span * span_scales)[None, :, :, None] + unit))
+            scale = tl.load(scales + ((span * span_scales)[:, None] + unit))
             sums = int8_sums(units, low) * scale.to(tl.float32)
         else:
             high = four_inputs(x, norm, rms, columns + 4, cols, padded, normed)
             of_line = span * span_scales + line * 8 // group * 16
-            scale = tl.load(scales + (of_line[None, :, :, None] + unit))
+            scale = tl.load(scales + (of_line[:, None] + unit))
             if kind == "int4":
                 sums = int4_sums(units, low, high, fast) * scale.to(tl.float32)
             else:
@@ -331,12 +331,12 @@ def step_sums(
 
 @triton.jit
 def row_sums(sums: tl.tensor, S: tl.constexpr, L: tl.constexpr, U: tl.constexpr, kind: tl.constexpr) -> tl.tensor:
-    """Add what all spans and lines gave: [4, L, S, U] -> [16], the rows of the block."""
+    """Add what all spans and lines gave: [M, U] -> [16], the rows of the block."""
     if kind == "fp8":
-        rows = tl.sum(tl.reshape(sums, (4, L * S, 2, 4)), axis=2)
+        rows = tl.sum(tl.reshape(sums, (L * S, 4, 2, 4)), axis=2)
     else:
-        rows = tl.reshape(sums, (4, L * S, 4))
-    rows = tl.reshape(tl.sum(rows, axis=1), (16,))
+        rows = tl.reshape(sums, (L * S, 4, 4))
+    rows = tl.reshape(tl.sum(rows, axis=0), (16,))
     if kind == "mxfp4":
         rows *= 64.0
     return rows

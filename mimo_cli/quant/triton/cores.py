@@ -2,8 +2,9 @@
 
 Codes become pairs of bfloat16, and mma.sync.m16n8k16 multiplies them with the vector's pairs as they are, in float32:
 no code is widened, and no product is an instruction of its own. The instruction sums over the four lanes of a quad and
-keeps its eight quads apart. So a tile is [16, 4, S, 4] here, lines, fours of rows, spans and words: a warp then has
-all 16 lines of two fours, lane = 16 (four mod 2) + line, and a quad is the four lines of a scale group of 32 columns.
+keeps its eight quads apart. So the places of a tile [64 S, 4] are counted otherwise here: 16 lines, then fours of
+rows, then spans. A warp has all 16 lines of two fours, lane = 16 (four mod 2) + line, and a quad is the four lines of a
+scale group of 32 columns.
 
     A, rows of the instruction     quad g is (rows' four, group h = g mod 4): two rows of the four, then the other two
     B, its columns                 column g holds the inputs that quad g has: those of group h again
@@ -115,18 +116,16 @@ def core_sums(
     kind: tl.constexpr,
     group: tl.constexpr,
 ) -> tl.tensor:
-    """Return what `blocks.step_sums` does, as float32 [16, 4, S, 4]; pairs int32: the vector's bfloat16, two by two."""
-    line = tl.arange(0, 16)[:, None, None, None]
-    four = tl.arange(0, 4)[None, :, None, None]
-    span = first + tl.arange(0, S)[None, None, :, None]
-    row = tl.arange(0, 4)[None, None, None, :]
-    words = tl.load(codes + (span * span_units + line * 16 + four * 4 + row))
-    scale = tl.load(scales + (span * span_scales + line * 8 // group * 16 + four * 4 + row))
-    at = pairs + (span * 64 + line * 4)  # [16, 1, S, 1]: few enough to be loaded by whoever needs them
-    x0, x1, x2, x3 = tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)
+    """Return what `blocks.step_sums` does, as float32 [64 S, 4]; pairs int32: the vector's bfloat16, two by two."""
+    place = tl.arange(0, 64 * S)
+    line, four, span = place % 16, place // 16 % 4, first + place // 64
+    row = tl.arange(0, 4)[None, :]
+    words = tl.load(codes + ((span * span_units + line * 16 + four * 4)[:, None] + row))
+    scale = tl.load(scales + ((span * span_scales + line * 8 // group * 16 + four * 4)[:, None] + row))
+    at = pairs + (span * 64 + line * 4)[:, None]
+    x0, x1, x2, x3 = tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)  # [M, 1]
     inputs = tl.where(row == 0, x0, tl.where(row == 1, x1, tl.where(row == 2, x2, x3)))
-    inputs = tl.broadcast_to(inputs, (16, 4, S, 4))
-    lanes = tl.broadcast_to((four % 2) * 16 + line, (16, 4, S, 4))
+    lanes = tl.broadcast_to((four % 2 * 16 + line)[:, None], (64 * S, 4))
     if kind == "int4":
         sums = tl.inline_asm_elementwise(
             INT4_PRODUCTS, "=f,=f,=f,=f,r,r,r,r,r,r,r,r,r,r,r,r", [words, inputs, lanes], tl.float32, True, 4
@@ -141,6 +140,7 @@ def core_sums(
 
 
 @triton.jit
-def core_row_sums(sums: tl.tensor) -> tl.tensor:
-    """Add what all spans and lines gave: [16, 4, S, 4] -> [16], the rows of the block."""
-    return tl.reshape(tl.sum(tl.sum(sums, axis=2), axis=0), (16,))
+def core_row_sums(sums: tl.tensor, S: tl.constexpr) -> tl.tensor:
+    """Add what all spans and lines gave: [64 S, 4] -> [16], the rows of the block."""
+    rows = tl.sum(tl.sum(tl.reshape(sums, (S, 4, 16, 4)), axis=2), axis=0)
+    return tl.reshape(rows, (16,))

@@ -79,7 +79,7 @@ def product_kernel(
         rms = inverse_rms(row, cols, lanes, eps)
     at = codes + block * block_units + first_code
     at_scales = scales + block * block_scales + first_scale
-    total = tl.zeros((4, L, S, U), tl.float32)
+    total = tl.zeros((4 * L * S, U), tl.float32)
     for first in tl.range(0, spans, S, num_stages=stages):
         total += step_sums(
             at, at_scales, row, norm, rms, first, cols, span_units, span_scales,

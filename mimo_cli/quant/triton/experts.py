@@ -83,10 +83,9 @@ def gate_up_kernel(
     at_scales = scales + base * slot_scales + block * block_scales
     if cores:
         row = x + pair // active * (hidden // 2)
-        gates, ups = tl.zeros((L, 4, S, U), tl.float32), tl.zeros((L, 4, S, U), tl.float32)
     else:
         row = x + pair // active * hidden
-        gates, ups = tl.zeros((4, L, S, U), tl.float32), tl.zeros((4, L, S, U), tl.float32)
+    gates, ups = tl.zeros((4 * L * S, U), tl.float32), tl.zeros((4 * L * S, U), tl.float32)
     for first in tl.range(0, spans, S, num_stages=stages):
         if cores:
             gates += core_sums(
@@ -103,7 +102,7 @@ def gate_up_kernel(
                 S, L, U, kind, group, padded, False, fast,
             )  # fmt: skip
     if cores:
-        gate, up = core_row_sums(gates), core_row_sums(ups)
+        gate, up = core_row_sums(gates, S), core_row_sums(ups, S)
     else:
         gate, up = row_sums(gates, S, L, U, kind), row_sums(ups, S, L, U, kind)
     product = tl.where(slot >= 0, gate * tl.sigmoid(gate) * up, 0.0)
@@ -155,10 +154,7 @@ def down_kernel(
     weights = tl.load(expert_weights + pairs, mask=place < active, other=0.0)
     at = codes + block * block_units + down_codes
     at_scales = scales + block * block_scales + down_scales
-    if cores:
-        total = tl.zeros((L, 4, S, U), tl.float32)
-    else:
-        total = tl.zeros((4, L, S, U), tl.float32)
+    total = tl.zeros((4 * L * S, U), tl.float32)
     for step in tl.range(0, active * (spans // S), num_stages=stages):
         chosen = step // (spans // S)
         slot = tl.sum(tl.where(place == chosen, found, 0))
@@ -177,7 +173,7 @@ def down_kernel(
             )  # fmt: skip
         total += tl.where(slot >= 0, sums * weight, 0.0)  # what is read for an absent expert may be no number
     if cores:
-        result = core_row_sums(total)
+        result = core_row_sums(total, S)
     else:
         result = row_sums(total, S, L, U, kind)
     rows = block * 16 + tl.arange(0, 16)

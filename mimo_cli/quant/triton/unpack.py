@@ -84,39 +84,40 @@ def unpack_kernel(
     """
     block, step, expert = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     slot = tl.maximum(tl.load(slot_ids + expert), 0).to(tl.int64)
-    span = step * S + tl.arange(0, S)[None, :]
-    line = tl.arange(0, L)[:, None]
-    unit = (tl.arange(0, 4)[:, None] * U + tl.arange(0, U)[None, :])[:, None, None, :]  # [4, 1, 1, U]
+    place = tl.arange(0, 4 * L * S)
+    line = place // 4 % L
+    span = step * S + place // (4 * L)
+    unit = (place % 4 * U)[:, None] + tl.arange(0, U)[None, :]
     at = codes + slot * slot_units + block * block_units + first_code
     at_scales = scales + slot * slot_scales + block * block_scales + first_scale
-    units = tl.load(at + ((span * span_units + line * (4 * U))[None, :, :, None] + unit))  # [4, L, S, U]
-    column = (span * 128 + line * (128 // L))[None, :, :, None, None]
-    row = block * 16 + (tl.arange(0, 4)[:, None] * 4 + tl.arange(0, 4)[None, :])[:, None, None, :, None]
+    units = tl.load(at + ((span * span_units + line * (4 * U))[:, None] + unit))  # [M, U]
+    column = (span * 128 + line * (128 // L))[:, None, None]
+    row = (block * 16 + place % 4 * 4)[:, None, None] + tl.arange(0, 4)[None, :, None]
     first_value = (expert * out_rows + first_row).to(tl.int64) * cols
     if raw:
-        # [4, L, S, pair, row] -> [4, L, S, row, pair]
-        units = tl.permute(tl.reshape(units, (4, L, S, 2, 4)), (0, 1, 2, 4, 3))
-        place = row * (cols // 2) + column // 2 + tl.arange(0, 2)
-        tl.store(out + first_value // 2 + place, units, mask=(row < rows) & (column < cols))
+        units = tl.permute(tl.reshape(units, (4 * L * S, 2, 4)), (0, 2, 1))  # [M, pair, row] -> [M, row, pair]
+        into = out + first_value // 2 + (row * (cols // 2) + column // 2 + tl.arange(0, 2)[None, None, :])
+        tl.store(into, units, mask=(row < rows) & (column < cols))
         if block % 8 == 0:
+            each = step * S + tl.arange(0, S)
             grid = (expert * (out_rows // 128) + first_row // 128 + block // 8) * (cols // 128)
-            tl.store(out_scales + grid + span, tl.load(at_scales + span * span_scales), mask=span * 128 < cols)
+            tl.store(out_scales + grid + each, tl.load(at_scales + each * span_scales), mask=each * 128 < cols)
     else:
         if kind == "fp8":
             first, second = fp8_values(units, fast)
-            values = tl.join(first, second) * tl.load(at_scales + span * span_scales)[None, :, :, None, None]
-            values = tl.permute(tl.reshape(values, (4, L, S, 2, 4, 2)), (0, 1, 2, 4, 3, 5))
+            values = tl.join(first, second) * tl.load(at_scales + span * span_scales)[:, None, None]
+            values = tl.permute(tl.reshape(values, (4 * L * S, 2, 4, 2)), (0, 2, 1, 3))
         else:
             values = columns_of_words(units, kind, fast)
             if kind != "bf16":
                 of_line = span * span_scales + line * (128 // L) // group * 16
-                scale = tl.load(at_scales + (of_line[None, :, :, None] + unit))
+                scale = tl.load(at_scales + (of_line[:, None] + unit))
                 scale = e8m0(scale) if kind == "mxfp4" else scale.to(tl.float32)
-                values = tl.reshape(values, (4, L, S, 4, C)) * scale[:, :, :, :, None]
-        values = tl.reshape(values, (4, L, S, 4, C))
-        place = row * cols + column + tl.arange(0, C)
-        is_real = (row < rows) & (column + tl.arange(0, C) < cols)
-        tl.store(out + first_value + place, values.to(out.dtype.element_ty), mask=is_real)
+                values = tl.reshape(values, (4 * L * S, 4, C)) * scale[:, :, None]
+        values = tl.reshape(values, (4 * L * S, 4, C))
+        column += tl.arange(0, C)[None, None, :]
+        is_real = (row < rows) & (column < cols)
+        tl.store(out + first_value + (row * cols + column), values.to(out.dtype.element_ty), mask=is_real)
 
 
 def unpack_experts(

@@ -33,8 +33,8 @@ def test_eight_bits_stay_near_and_are_another_precision() -> None:
     result = prefill_experts(*given, records.layout, precision="w8a8").cpu()
     expected = expected_sum(records, hidden, ids, weights, table)
     error = (result.double() - expected).norm() / expected.norm()
-    # Rounding to e4m3 twice: 2.6 % of each value; the interpreter cuts bits off instead, twice that and biased.
-    assert 1e-3 < error < (0.06 if DEVICE == "cuda" else 0.15)
+    # Rounding to e4m3 twice: 2.6 % of each value; the interpreter cuts bits off instead, up to an eighth, three times.
+    assert 1e-3 < error < (0.06 if DEVICE == "cuda" else 0.25)
 
 
 def test_pairs_are_sorted_by_expert_with_the_absent_ones_behind() -> None:
