@@ -194,7 +194,7 @@ class ModelOptions:
         bool,
         typer.Option(
             "--verify-experts",
-            help="Compare every expert read with its checksum: the store's, else that of its first reading.",
+            help="Compare every expert read with its checksum, or its first reading.",
             hidden=True,
             rich_help_panel=_MODEL,
         ),
