@@ -10,8 +10,8 @@ scale group of 32 columns.
     B, its columns                 column g holds the inputs that quad g has: those of group h again
     result, row g, column n        right where n mod 4 = h, which two lanes of the quad have: each gives half
 
-Whether lanes lie so is the compiler's choice. The code compares and gives NaN where they do not: it is never silently
-wrong. Untested on a card, and off unless it is asked for.
+Whether lanes and their words lie so is the compiler's choice. The code compares, and gives NaN where they do not: it
+is never silently wrong. Untested on a card, and off unless it is asked for.
 """
 
 import triton
@@ -31,10 +31,19 @@ _PRODUCTS = """
     selp.f32 share, 0f3F000000, 0f00000000, is_mine;
     setp.ne.u32 is_elsewhere, lane, $12;
     selp.f32 share, 0f7FC00000, share, is_elsewhere;
+    add.u32 bit, lane, 32;
+    setp.ne.u32 is_elsewhere, bit, $13;
+    selp.f32 share, 0f7FC00000, share, is_elsewhere;
+    add.u32 bit, lane, 64;
+    setp.ne.u32 is_elsewhere, bit, $14;
+    selp.f32 share, 0f7FC00000, share, is_elsewhere;
+    add.u32 bit, lane, 96;
+    setp.ne.u32 is_elsewhere, bit, $15;
+    selp.f32 share, 0f7FC00000, share, is_elsewhere;
     and.b32 bit, lane, 4;
     setp.ne.u32 is_odd, bit, 0;
 """
-"""Registers, and the lane's share of the result: half, none, or NaN where it is not where it should be."""
+"""Registers, and the lane's share of the result: half, none, or NaN where it, or a row, is not where it should be."""
 
 _MULTIPLY = """
     mov.f32 sum0, 0f00000000;
@@ -90,7 +99,11 @@ def _mxfp4_pairs(word: str, out: str) -> str:
 
 
 def _program(kind: str) -> str:
-    """Outputs $0 to $3, sums of four rows; $4 to $7 their words, $8 to $11 eight inputs, $12 the lane expected."""
+    """Return the PTX of four words.
+
+    $0 to $3: the sums of four rows; $4 to $7: their words; $8 to $11: eight inputs; $12 to $15: where they should be,
+    lane + 32 row.
+    """
     pairs = _int4_pairs if kind == "int4" else _mxfp4_pairs
     unit, bias = ("0x3F803F80", "0xC308C308") if kind == "int4" else ("0x7E807E80", "0x80008000")
     parts = [_PRODUCTS, f".reg .b32 unit, bias;\nmov.b32 unit, {unit};\nmov.b32 bias, {bias};", _INT4_INPUTS]
@@ -122,10 +135,8 @@ def core_sums(
     row = tl.arange(0, 4)[None, :]
     words = tl.load(codes + ((span * span_units + line * 16 + four * 4)[:, None] + row))
     scale = tl.load(scales + ((span * span_scales + line * 8 // group * 16 + four * 4)[:, None] + row))
-    at = pairs + (span * 64 + line * 4)[:, None]
-    x0, x1, x2, x3 = tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)  # [M, 1]
-    inputs = tl.where(row == 0, x0, tl.where(row == 1, x1, tl.where(row == 2, x2, x3)))
-    lanes = tl.broadcast_to((four % 2 * 16 + line)[:, None], (64 * S, 4))
+    inputs = tl.load(pairs + ((span * 64 + line * 4)[:, None] + row))
+    lanes = (four % 2 * 16 + line)[:, None] + row * 32
     if kind == "int4":
         sums = tl.inline_asm_elementwise(
             INT4_PRODUCTS, "=f,=f,=f,=f,r,r,r,r,r,r,r,r,r,r,r,r", [words, inputs, lanes], tl.float32, True, 4

@@ -70,6 +70,7 @@ OPERATIONS |= {
     "mov.u32": lambda a: a,
     "mov.f32": lambda a: a,
     "xor.b32": lambda a, b: a ^ b,
+    "add.u32": lambda a, b: a + b,
     "setp.eq.u32": lambda a, b: a == b,
     "setp.ne.u32": lambda a, b: a != b,
     "selp.f32": lambda a, b, which: a if which else b,
@@ -160,10 +161,11 @@ def test_lanes_share_the_sums_of_four_rows_over_each_group_of_lines(asm: object,
         four, line = divmod(lane, 16)
         words = [sum(int(c) << (8 * (k % 4) + 4 * (k // 4)) for k, c in enumerate(row)) for row in codes[four, line]]
         pairs = [bfloat_bits(inputs[line, k], inputs[line, k + 1]) for k in range(0, 8, 2)]
-        given.append([*words, *pairs, *[lane] * 4])
+        given.append([*words, *pairs, *range(lane, 128, 32)])
     found = np.array(run_lanes(asm.value, given, 4)).reshape(2, 4, 4, 4)  # type: ignore[attr-defined]
     # [four, group of lines, line in the group, row]: two of the four lines of a group hold half of its sum each.
     expected = np.einsum("qlrk,lk->qlr", table[codes], inputs).reshape(2, 4, 4, 4).sum(axis=2)
     assert np.array_equal(found.sum(axis=2), expected)
-    moved = [[*one[:8], *[(one[8] + 1) % 32] * 4] for one in given]
-    assert all(math.isnan(value) for one in run_lanes(asm.value, moved, 4) for value in one)  # type: ignore[attr-defined]
+    for wrong in (lambda place: (place + 1) % 128, lambda place: place ^ 32):  # another lane; another row
+        moved = [[*one[:8], *map(wrong, one[8:])] for one in given]
+        assert all(math.isnan(value) for one in run_lanes(asm.value, moved, 4) for value in one)  # type: ignore[attr-defined]
