@@ -24,6 +24,7 @@ from mimo_cli.engine.engine import Engine as CoreEngine
 from mimo_cli.engine.load import LoadOptions, load_engine
 from mimo_cli.engine.routing_trace import RoutingRecorder
 from mimo_cli.engine.slice import DiskTier
+from mimo_cli.errors import UsageError
 from mimo_cli.offload.budget import AUTOMATIC, parse_ram
 from mimo_cli.offload.reading import DEFAULT_READING, Reading
 from mimo_cli.settings import cache_folder
@@ -78,6 +79,10 @@ def load_model(
 ) -> Iterator[LoadedModel]:
     """Load a model for the block, with progress on stderr. Raises what load_engine raises."""
     started_s = time.perf_counter()
+    if options.vram is not None and options.device in ("auto", "cpu"):
+        raise UsageError(
+            "--vram is for a graphics card, and --device names none", hint="--device cuda (untested so far)"
+        )
     media = media or MediaReadingOptions()
     with Stage(terminal, "loading", "bytes") as stage:
         core = load_engine(
@@ -90,6 +95,8 @@ def load_model(
     early_read.forget()
     if core.memory:
         core.memory.on_notice = terminal.warn
+    if core.card:
+        core.card.experts.on_notice = terminal.warn
     with (
         Engine(
             core,
@@ -130,6 +137,8 @@ def load_options(options: ModelOptions) -> LoadOptions:
         threads=options.threads,
         precision=precision,
         ram=options.ram or AUTOMATIC,
+        vram=options.vram or AUTOMATIC,
+        card_dense=options.gpu_dense.value,
         context_tokens=options.ctx,
         reading=reading,
     )

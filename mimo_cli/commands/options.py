@@ -58,6 +58,15 @@ class ActivationPrecision(StrEnum):
     int8 = "int8"
 
 
+class CardDense(StrEnum):
+    """Dense matrices on a graphics card."""
+
+    bf16 = "bf16"
+    w8a8 = "w8a8"
+    int8 = "int8"
+    nf4 = "nf4"
+
+
 def _checked(parse: Callable[[str], T]) -> Callable[[Any], T]:
     """Return a parser for typer: its error names the option, and a default that is parsed already passes."""
 
@@ -146,7 +155,13 @@ class ModelOptions:
         ),
     ] = Dtype.auto
     device: Annotated[
-        str, typer.Option("--device", metavar="NAME", help="auto or cpu.", hidden=True, rich_help_panel=_MODEL)
+        str,
+        typer.Option(
+            "--device",
+            metavar="NAME",
+            help="auto, cpu, cuda, cuda:1 [auto: the processor, as cards are untested].",
+            rich_help_panel=_MODEL,
+        ),
     ] = "auto"
     threads: Annotated[
         int | None,
@@ -174,6 +189,26 @@ class ModelOptions:
             rich_help_panel=_MODEL,
         ),
     ] = None
+    vram: Annotated[
+        RamSetting | None,
+        typer.Option(
+            "--vram",
+            metavar="SIZE",
+            parser=read_ram,
+            help="Graphics memory for everything: 24G, 80%, auto [auto: what is free, less 1 GiB].",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None
+    gpu_dense: Annotated[
+        CardDense,
+        typer.Option(
+            "--gpu-dense",
+            metavar="NAME",
+            help="Dense matrices on a card: bf16, or lossy w8a8 (FP8), int8, nf4 (bitsandbytes).",
+            hidden=True,
+            rich_help_panel=_MODEL,
+        ),
+    ] = CardDense.bf16
     io: Annotated[
         ReadMode,
         typer.Option(

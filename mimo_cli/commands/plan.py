@@ -27,6 +27,7 @@ EXAMPLES = (
     "mimo plan",
     "mimo plan --shape v2.6-flash --ram 64G --ctx 128k",
     "mimo plan --shape v2.5 --experts-format int4 --measure",
+    "mimo plan --experts-format int4 --vram 24G --ram 128G",
     "mimo plan -m ~/models/MiMo-V2.5 --json",
 )
 DEFAULT_SHAPE = "v2.5"
@@ -52,6 +53,7 @@ def plan(
     The forecast is a range; with --measure it rests on experts of the real size, with random weights, that are run on
     this machine from memory and from disk. How often memory has a token's experts is what other engines report for
     ordinary text; --trace FILE takes a recorded routing instead, --routing uniform none at all.
+    --vram places the dense part, the KV cache and experts on a graphics card of that size; no speed is forecast then.
     Exits with 4 where no placement works, and with 0 where it is only slow.
     """
     terminal = general.terminal()
@@ -71,12 +73,10 @@ def _plan(
 ) -> "PlanReport":
     from mimo_cli.commands.plan_report import PlanReport, measured_json
     from mimo_cli.engine.advice import Forecast, helpful_changes, judge
-    from mimo_cli.engine.load import require_cpu
     from mimo_cli.engine.machine_rates import around
     from mimo_cli.engine.routed_hits import routed_hits
     from mimo_cli.engine.speed_model import forecast_speed
 
-    require_cpu(model.device)
     subject = _subject(model, shape)
     scenario, source = _scenario(subject, model, shape, disk)
     placement = scenario.place()
@@ -92,8 +92,11 @@ def _plan(
     def forecast(placement: "Placement", rates: "Rates") -> "Speed":
         return base(placement, rates, hits(placement))
 
-    speed = forecast(placement, scenario.rates) if placement.fits else None
-    changes = helpful_changes(scenario, forecast)
+    if scenario.vram_bytes is not None and measure:
+        raise UsageError("--measure runs on the processor, --vram plans for a card", hint="leave one of them away")
+    is_forecast = placement.fits and scenario.vram_bytes is None  # nothing was ever measured on a card
+    speed = forecast(placement, scenario.rates) if is_forecast else None
+    changes = helpful_changes(scenario, forecast) if scenario.vram_bytes is None else []
     return PlanReport(subject.name, scenario, placement, speed, judge(placement, speed), changes, source, measured)
 
 
@@ -133,6 +136,7 @@ def _scenario(
     subject: "PlanSubject", model: ModelOptions, shape: ShapeOptions, disk: int | None
 ) -> tuple["Scenario", str]:
     from mimo_cli.engine.advice import Scenario
+    from mimo_cli.engine.card import planned_vram_bytes
     from mimo_cli.engine.context import DEFAULT_CONTEXT_TOKENS
     from mimo_cli.engine.machine_rates import planned_ram_bytes, rates_here
     from mimo_cli.settings import models_folder
@@ -151,5 +155,7 @@ def _scenario(
         ram_bytes=planned_ram_bytes(model.ram),
         context_tokens=context,
         disk_bytes=disk,
+        vram_bytes=planned_vram_bytes(model.device, model.vram),
+        card_dense=model.gpu_dense.value,
     )
     return scenario, source

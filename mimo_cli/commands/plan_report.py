@@ -6,13 +6,13 @@ from typing import Any
 
 from mimo_cli.engine.advice import Change, Scenario, Verdict
 from mimo_cli.engine.measured_machine import MeasuredMachine
-from mimo_cli.engine.placement import Placement
+from mimo_cli.engine.placement import Place, Placement
 from mimo_cli.engine.speed_model import Span, Speed
 from mimo_cli.terminal.console import Terminal
 from mimo_cli.terminal.tables import write_table
 from mimo_cli.units import format_bytes, format_count
 
-_PLACES = {"ram": "RAM", "disk": "disk"}
+_PLACES: dict[Place, str] = {"vram": "VRAM", "ram": "RAM", "disk": "disk"}
 _LIMITS = {
     "disk": "the disk: {disk} GB/s for {bytes} of experts a token",
     "memory": "memory: {memory} GB/s for {ram} a token",
@@ -54,15 +54,18 @@ def plan_json(report: PlanReport) -> dict[str, Any]:
         "machine": {
             "ram_bytes": report.scenario.ram_bytes,
             "disk_bytes": report.scenario.disk_bytes,
+            "vram_bytes": report.scenario.vram_bytes,
             "memory_gbps": asdict(rates.memory_gbps),
             "disk_gbps": asdict(rates.disk_gbps),
             "source": report.source,
         },
         "context_tokens": report.placement.context_tokens,
         "placement": [asdict(row) for row in report.placement.rows],
-        "totals": {place: report.placement.total_bytes(place) for place in ("ram", "disk")},  # type: ignore[arg-type]
+        "totals": {place: report.placement.total_bytes(place) for place in _places(report)},
         "least_ram_bytes": budget.least_bytes,
+        "least_vram_bytes": report.placement.card.least_bytes if report.placement.card else None,
         "expert_slots": budget.slots,
+        "card_slots": report.placement.card.slots if report.placement.card else 0,
         "resident_share": report.placement.resident_share,
         "is_below_cycle": budget.is_below_cycle,
         "forecast": _speed(report.speed),
@@ -108,16 +111,25 @@ def write_plan(terminal: Terminal, report: PlanReport) -> None:
         [row.name, _PLACES[row.place], _gb(row.size_bytes), format_count(row.count) if row.count else ""]
         for row in report.placement.rows
     ]
-    for place, name in _PLACES.items():
-        rows.append(["total", name, _gb(report.placement.total_bytes(place)), ""])  # type: ignore[arg-type]
+    for place in _places(report):
+        rows.append(["total", _PLACES[place], _gb(report.placement.total_bytes(place)), ""])
     write_table(terminal, ("part", "place", "GB", "experts"), rows, numbers=(2, 3))
     terminal.write("\n" + "".join(f"{line}\n" for line in _lines(report)))
+
+
+def _places(report: PlanReport) -> list[Place]:
+    """Return the places there are: graphics memory only with a card."""
+    return [place for place in _PLACES if place != "vram" or report.placement.card is not None]
 
 
 def _lines(report: PlanReport) -> list[str]:
     placement, speed = report.placement, report.speed
     given = f"{format_bytes(report.scenario.ram_bytes)} of memory, context {format_count(placement.context_tokens)}"
+    if placement.card is not None:
+        given = f"{format_bytes(placement.card.total_bytes)} of graphics memory, {given}"
     lines = [f"given     {given}"]
+    if placement.card is not None:
+        lines.append("note      no speed is forecast with a graphics card: running on one is untested")
     if speed is not None:
         lines += [
             f"generate  {_span(speed.decode_tps)} t/s, held back by {_limit_text(report, speed)}",

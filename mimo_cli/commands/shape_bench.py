@@ -161,8 +161,9 @@ def measure_shape(
     """
     from mimo_cli.checkpoint.release_shapes import release_config, slice_config
     from mimo_cli.commands.loading import disk_tier
+    from mimo_cli.engine.card import require_cpu
     from mimo_cli.engine.compute import choose_compute
-    from mimo_cli.engine.load import choose_dtype, require_cpu
+    from mimo_cli.engine.load import choose_dtype
     from mimo_cli.engine.routing_trace import read_trace
     from mimo_cli.engine.shape_bench import run_shape_bench
     from mimo_cli.engine.slice import ShapeSpec

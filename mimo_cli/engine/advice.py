@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from mimo_cli.engine.model_sizes import ExpertsFormat, ModelSizes
-from mimo_cli.engine.placement import Placement, plan_placement
+from mimo_cli.engine.placement import CardDense, Placement, plan_placement
 from mimo_cli.engine.speed_model import Rates, Span, Speed, forecast_speed
 from mimo_cli.store.plan import DenseFormat
 from mimo_cli.units import format_bytes
@@ -16,7 +16,7 @@ from mimo_cli.units import format_bytes
 Forecast: TypeAlias = Callable[[Placement, Rates, Span | None], Speed]
 """Forecasts a placement on a machine; the span is the hit rate where it is known better than for ordinary text."""
 
-Verdict: TypeAlias = Literal["runs well", "runs slowly", "does not fit"]
+Verdict: TypeAlias = Literal["runs well", "runs slowly", "fits", "does not fit"]
 
 WELL_TPS = 5.0
 """Decoded tokens per second from which a model is pleasant to read along with."""
@@ -32,7 +32,10 @@ _MORE_RAM_GB = (8, 16, 32, 64, 128, 256)
 
 @dataclass(frozen=True)
 class Scenario:
-    """A machine and a model in some formats, as far as a plan goes. `resize` gives the sizes in other formats."""
+    """A machine and a model in some formats, as far as a plan goes. `resize` gives the sizes in other formats.
+
+    vram_bytes is what may be used of a graphics card (None: there is none), card_dense how dense matrices lie there.
+    """
 
     sizes: ModelSizes
     resize: Callable[[ExpertsFormat, DenseFormat], ModelSizes]
@@ -41,11 +44,19 @@ class Scenario:
     context_tokens: int
     disk_bytes: int | None = None
     has_towers: bool = True
+    vram_bytes: int | None = None
+    card_dense: CardDense = "bf16"
 
     def place(self) -> Placement:
         """Return where everything lies."""
         return plan_placement(
-            self.sizes, self.ram_bytes, self.context_tokens, self.disk_bytes, has_towers=self.has_towers
+            self.sizes,
+            self.ram_bytes,
+            self.context_tokens,
+            self.disk_bytes,
+            has_towers=self.has_towers,
+            vram_bytes=self.vram_bytes,
+            card_dense=self.card_dense,
         )
 
 
@@ -61,9 +72,11 @@ class Change:
 
 
 def judge(placement: Placement, speed: Speed | None) -> Verdict:
-    """Sum up a plan."""
-    if not placement.fits or speed is None:
+    """Sum up a plan; with a card it says no more than whether all has a place."""
+    if not placement.fits:
         return "does not fit"
+    if speed is None:
+        return "fits" if placement.card is not None else "does not fit"
     return "runs well" if speed.decode_tps.middle >= WELL_TPS else "runs slowly"
 
 

@@ -23,6 +23,9 @@ from mimo_cli.units import format_bytes
 OnLoad: TypeAlias = Callable[[int, int], None]
 """Told bytes loaded and bytes in all."""
 
+ReplaceLinear: TypeAlias = Callable[[nn.Module, str, Tensor], bool]
+"""Given a module, the name of a parameter and its value: puts a layer that holds it in the place, or returns False."""
+
 _EMBEDDING = "embed_tokens.weight"
 """A token reads one row of it: it stays in its file where that has the network's dtype, a gigabyte less to load."""
 
@@ -84,16 +87,30 @@ class Loader:
         self._on_load = on_load
         self._kernels = kernels
 
-    def bind(self, module: nn.Module, reader: CheckpointReader, bindings: Iterable[Binding]) -> None:
-        """Fill a module as its bindings say. Raises CheckpointError naming tensor and shard."""
+    def bind(
+        self,
+        module: nn.Module,
+        reader: CheckpointReader,
+        bindings: Iterable[Binding],
+        where: torch.device | None = None,
+        replace: ReplaceLinear | None = None,
+    ) -> None:
+        """Fill a module as its bindings say. Raises CheckpointError naming tensor and shard.
+
+        where: the device of its tensors, but for the table of embeddings, of which a token reads one row. replace: may
+        put another layer in the place of a Linear.
+        """
         filled: dict[str, Tensor] = {}
         by_source: dict[str, Tensor] = {}
         for binding in bindings:
             if binding.tensor not in by_source:  # tied weights are read once
                 by_source[binding.tensor] = self._read(reader, binding)
                 reader.drop(_stored_names(binding), from_cache=self.is_tight)
-            filled[binding.parameter] = by_source[binding.tensor]
-            self._count(filled[binding.parameter])
+            value = by_source[binding.tensor]
+            self._count(value)
+            if replace is None or not replace(module, binding.parameter, value):
+                is_here = where is None or binding.parameter == _EMBEDDING
+                filled[binding.parameter] = value if is_here else value.to(where)
         _assign(module, filled)
 
     def bind_prefix(self, module: nn.Module, reader: CheckpointReader, prefix: str) -> None:
@@ -139,6 +156,9 @@ def _stored_names(binding: Binding) -> list[str]:
 
 
 def _assign(module: nn.Module, filled: dict[str, Tensor]) -> None:
-    module.load_state_dict(filled, strict=True, assign=True)
+    unexpected = module.load_state_dict(filled, strict=False, assign=True).unexpected_keys
+    empty = [name for name, value in module.state_dict().items() if isinstance(value, Tensor) and value.is_meta]
+    if unexpected or empty:
+        raise RuntimeError(f"bindings do not fit the module: {unexpected} are not in it, {empty} stay empty")
     module.requires_grad_(False)
     module.eval()

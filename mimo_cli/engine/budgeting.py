@@ -28,12 +28,13 @@ def divide_memory(
     slot_bytes: int,
     reading_bytes: int,
     context_tokens: int | None = None,
+    has_card: bool = False,
 ) -> MemoryBudget:
     """Return the budget of a model whose modules are built but empty.
 
     slot_bytes: of one expert; reading_bytes: what reading needs beside the slots. The context counts as far as it is
-    asked for, by default like that of a sequence. Raises CapacityError where the budget is more than is free, or less
-    than the model needs.
+    asked for, by default like that of a sequence; with a card it is kept there. Raises CapacityError where the budget
+    is more than is free, or less than the model needs.
     """
     process_bytes = rss_bytes()
     limit = config.max_position_embeddings
@@ -44,7 +45,7 @@ def divide_memory(
         total_bytes=setting.total_bytes(available_bytes() + process_bytes, machine_bytes()),
         process_bytes=process_bytes,
         dense_bytes=module_bytes(modules),
-        kv_bytes=kv_bytes(config, dtype, context),
+        kv_bytes=0 if has_card else kv_bytes(config, dtype, context),
         buffer_bytes=buffer_bytes(config, min(context, CHUNK_TOKENS)) + reading_bytes,
         slot_bytes=slot_bytes if experts else 0,
         experts=experts,

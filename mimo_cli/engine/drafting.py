@@ -33,7 +33,7 @@ def draft_logits(
         for k, module in enumerate(modules):
             logits = _module_logits(module, decoder, config, torch.tensor(tokens[1 + k :]), states)
             tokens.append(int(logits[-1].argmax()))
-            drafts.append(logits)
+            drafts.append(logits.cpu())
     return drafts
 
 
@@ -43,8 +43,9 @@ def _module_logits(
     cache = KVCache.for_mtp(config, states.dtype)
     logits = []
     for token_part, state_part in zip(tokens.split(CHUNK_TOKENS), states.split(CHUNK_TOKENS), strict=True):
-        positions = torch.arange(cache.length, cache.length + len(token_part))
-        hidden_states = module(decoder.embed(token_part)[None], state_part[None], positions, cache)[0]  # [n, H]
+        positions = torch.arange(cache.length, cache.length + len(token_part), device=states.device)
+        embeds = decoder.embed(token_part)[None].to(states.device)
+        hidden_states = module(embeds, state_part[None], positions, cache)[0]  # [n, H]
         cache.advance(len(token_part))
         logits.append(decoder.logits(hidden_states))  # [n, V]
     return torch.cat(logits)

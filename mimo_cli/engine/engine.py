@@ -17,6 +17,7 @@ from mimo_cli.checkpoint.config import ModelConfig
 from mimo_cli.checkpoint.contents import Contents
 from mimo_cli.checkpoint.index import TensorIndex
 from mimo_cli.checkpoint.reader import CheckpointReader
+from mimo_cli.engine.card import Card
 from mimo_cli.engine.compute import Compute, Experts
 from mimo_cli.engine.context import DEFAULT_CONTEXT_TOKENS, kv_bytes_per_token
 from mimo_cli.engine.drafting import draft_logits
@@ -41,8 +42,8 @@ class Engine:
 
     Made by load.load_engine; a context manager. `load_mtp` reads the MTP modules when they are first used.
     `stored_losses` is what the making of a packed store did not keep, `budget` how memory was divided; `memory` keeps
-    to it while the model runs (None where none was given, or experts are not read from disk by the kernels).
-    `on_token` hears of tokens about to be decoded.
+    to it while the model runs (None where none was given, or experts are not read from disk by the kernels). `card` is
+    the graphics card that computes, None where the processor does. `on_token` hears of tokens about to be decoded.
     """
 
     folder: Path
@@ -56,11 +57,12 @@ class Engine:
     load_mtp: Callable[[], list[MTPModule]]
     stored_losses: tuple[str, ...] = ()
     budget: MemoryBudget | None = None
+    card: Card | None = None
     memory: ExpertMemory | None = field(init=False, default=None)
     on_token: OnToken | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        if isinstance(self.experts, ExpertStore):
+        if isinstance(self.experts, ExpertStore) and self.card is None:
             self.on_token = expect_first(self.decoder, self.experts)
         if self.budget is not None and isinstance(self.experts, ExpertStore):
             self.memory = ExpertMemory(self.experts, self.budget, self.config, self.dtype)
@@ -84,6 +86,7 @@ class Engine:
     def notes(self) -> tuple[str, ...]:
         """Sentences for the user: what this checkpoint lacks, what had to be assumed to read it, what is slower."""
         notes = (*self.contents.notes, *self.reader.notes, *self.compute.notes(self.experts))
+        notes = (*notes, *self.card.notes) if self.card else notes
         if self.budget is None or not self.budget.is_below_cycle:
             return notes
         held, needed = self.budget.slots, min(self.budget.cycle_slots, self.budget.experts)
@@ -96,7 +99,8 @@ class Engine:
     @property
     def losses(self) -> tuple[str, ...]:
         """Sentences for the user: what is less exact than the release's weights (nothing, unless it was chosen)."""
-        return (*self.stored_losses, *self.compute.losses(self.experts, self.decoder))
+        on_card = self.card.losses if self.card else ()
+        return (*self.stored_losses, *self.compute.losses(self.experts, self.decoder), *on_card)
 
     @property
     def has_vision(self) -> bool:
@@ -119,11 +123,18 @@ class Engine:
         Raises UsageError beyond what the model was made for, CapacityError where the KV cache cannot fit in memory.
         """
         limit = self.config.max_position_embeddings
-        fitting = available_bytes() // max(self.kv_bytes_per_token, 1)
+        fitting = (
+            available_bytes() // max(self.kv_bytes_per_token, 1) if self.card is None else self.card.context_tokens
+        )
         if max_tokens is None:
             max_tokens = max(1, min(DEFAULT_CONTEXT_TOKENS, limit, fitting))
         if not 0 < max_tokens <= limit:
             raise UsageError(f"a context of {max_tokens:,} tokens was asked for, 1 to {limit:,} are possible")
+        if max_tokens > fitting and self.card is not None:
+            raise CapacityError(
+                f"a context of {max_tokens:,} tokens was asked for, the card keeps memory for {fitting:,}",
+                hint=f"load with a context of {max_tokens} tokens (--ctx {max_tokens})",
+            )
         if max_tokens > fitting:
             raise CapacityError(
                 f"the KV cache of {max_tokens:,} tokens needs {format_bytes(max_tokens * self.kv_bytes_per_token)}, "
@@ -139,6 +150,7 @@ class Engine:
             expert_traffic=self.expert_traffic,
             memory=self.memory,
             on_token=self.on_token,
+            card=self.card,
         )
 
     def logits(self, ids: Iterable[int], chunk_tokens: int | None = None) -> Tensor:
@@ -146,7 +158,7 @@ class Engine:
         prompt = Prompt(tuple(ids))
         sequence = self.start_sequence(max(len(prompt), 1))
         with torch.inference_mode():
-            return torch.cat([self.decoder.logits(states) for states in sequence.read(prompt, chunk_tokens)])
+            return torch.cat([self.decoder.logits(states).cpu() for states in sequence.read(prompt, chunk_tokens)])
 
     def draft_logits(self, ids: Iterable[int]) -> list[Tensor]:
         """Return the drafts of every MTP module, [T, V] float32 each; see drafting.draft_logits."""
@@ -165,10 +177,14 @@ class Engine:
 
     def drop_experts(self) -> None:
         """Forget the experts held in memory, for a cold measurement."""
+        if self.card is not None:
+            self.card.clear()
         self.experts.clear()
 
     def close(self) -> None:
         """Give back experts and mapped files. The engine is of no use afterwards."""
+        if self.card is not None:
+            self.card.close()
         self.experts.close()
         self.reader.close()
 

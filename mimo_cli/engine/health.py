@@ -35,6 +35,7 @@ def check_machine(facts: MachineFacts) -> list[Check]:
         _python,
         _packages,
         _kernels,
+        _card,
         _processor,
         _memory,
         _group,
@@ -72,6 +73,15 @@ def _kernels(facts: MachineFacts) -> Check:
         return Check("warn", "native kernels", f"{reason}; torch computes, many times slower", "unset MIMO_ISA")
     compiler = "" if facts.tools.intersection(_COMPILERS) else "install a C++ compiler (g++ or clang++), then "
     return Check("warn", "native kernels", f"{reason}; torch computes, many times slower", f"{compiler}pip install .")
+
+
+def _card(facts: MachineFacts) -> Check:
+    """Say what cards there are, and that nobody has tried the paths for them."""
+    if not facts.cards:
+        return Check("ok", "graphics card", "none; the processor computes")
+    fix = "mimo chat --device cuda uses it; compare with --device cpu first"
+    found = f"{', '.join(facts.cards)}: untested, no kernel of mimo ever ran on a card; the processor computes"
+    return Check("warn", "graphics card", found, fix)
 
 
 def _processor(facts: MachineFacts) -> Check:

@@ -13,11 +13,14 @@ import torch
 from torch import nn
 
 from mimo_cli.checkpoint.config import ModelConfig
+from mimo_cli.checkpoint.contents import Contents
 from mimo_cli.checkpoint.names import text_weights
 from mimo_cli.checkpoint.qkv_layout import QkvChunks
 from mimo_cli.checkpoint.reader import CheckpointReader
 from mimo_cli.engine.bind import Loader, OnLoad, build_empty, module_bytes, require_memory
 from mimo_cli.engine.budgeting import divide_memory
+from mimo_cli.engine.card import Card, expert_tier, open_card, open_device, require_store
+from mimo_cli.engine.card_dense import dense_replacer
 from mimo_cli.engine.compute import (
     Compute,
     Experts,
@@ -30,9 +33,11 @@ from mimo_cli.engine.compute import (
 from mimo_cli.engine.embeddings import MediaEncoder
 from mimo_cli.engine.engine import Engine
 from mimo_cli.engine.lookahead import next_experts
+from mimo_cli.engine.placement import CardDense
 from mimo_cli.engine.processor import has_native_bfloat16
 from mimo_cli.engine.towers import (
     AudioTables,
+    Hearing,
     empty_hearing,
     empty_vision,
     fill_hearing,
@@ -42,7 +47,9 @@ from mimo_cli.errors import UsageError
 from mimo_cli.model.binding import mtp_bindings, text_bindings
 from mimo_cli.model.decoder import TextModel
 from mimo_cli.model.mtp import MTPModule
-from mimo_cli.offload.budget import AUTOMATIC, MemoryBudget, RamSetting, parse_ram
+from mimo_cli.model.vision import VisionTower
+from mimo_cli.offload.budget import AUTOMATIC, MemoryBudget, RamSetting, parsed
+from mimo_cli.offload.device import ExpertDevice
 from mimo_cli.offload.expert_store import ExpertStore
 from mimo_cli.offload.reading import DEFAULT_READING, Reading
 from mimo_cli.store.opened import open_model
@@ -62,6 +69,8 @@ class LoadOptions:
     vision_sinks  the vision tower's sinks: "denominator", "key0" or "ignore"; merger_norm: "layernorm" or "rmsnorm"
     audio_tables  "rounded" to bfloat16 as the serving stacks do, or "exact"
     ram           memory for everything: process, dense weights, KV cache, buffers; the rest is for experts
+    vram          memory of the graphics card for everything, where `device` names one
+    card_dense    dense matrices there: "bf16" is the compute dtype; "w8a8", "int8" and "nf4" are smaller and lossy
     context_tokens  the context that memory is kept for (None: as a sequence has by default)
     expert_bytes  memory for experts alone, whatever else is taken (None: what `ram` leaves)
     reading       how experts are read from disk
@@ -75,6 +84,8 @@ class LoadOptions:
     merger_norm: Literal["layernorm", "rmsnorm"] = "layernorm"
     audio_tables: AudioTables = "rounded"
     ram: RamSetting | str = AUTOMATIC
+    vram: RamSetting | str = AUTOMATIC
+    card_dense: CardDense = "bf16"
     context_tokens: int | None = None
     expert_bytes: int | None = None
     reading: Reading = DEFAULT_READING
@@ -96,18 +107,20 @@ class LoadOptions:
 def load_engine(
     folder: Path,
     *,
-    device: str = "auto",
+    device: str | ExpertDevice = "auto",
     dtype: str = "auto",
     options: LoadOptions | None = None,
     on_load: OnLoad | None = None,
 ) -> Engine:
-    """Open a checkpoint or a packed store of one. `device` "auto" or "cpu"; `dtype` "auto", "float32" or "bfloat16".
+    """Open a checkpoint or a packed store of one. `dtype` is "auto", "float32" or "bfloat16".
 
-    "auto" is bfloat16 where the processor multiplies it natively, and float32 for small models and other processors.
+    device: "auto" or "cpu", the processor; "cuda" or "cuda:1", a card with the processor beside it; or what stands in
+    for a card. A dtype of "auto" is bfloat16 where the processor multiplies it natively, and float32 for small models
+    and other processors.
     Raises UsageError for a device or dtype that is not implemented, CheckpointError for files that are missing,
     damaged, left over or not what config.json says, CapacityError before reading where the dense part does not fit.
     """
-    require_cpu(device)
+    card_device = open_device(device)
     options = options or LoadOptions()
     config = options.apply(ModelConfig.from_file(folder / "config.json"))
     opened = open_model(folder, config)
@@ -116,25 +129,28 @@ def load_engine(
     compute_dtype = choose_dtype(dtype, config)
     compute = choose_compute(compute_dtype, options.precision, options.threads)
     experts = open_experts(reader, config, compute, 0, opened.records(), options.reading)
-    decoder = build_empty(lambda: TextModel(config, experts, compute_dtype))
-    vision = empty_vision(config.vision, compute_dtype) if config.vision and contents.has_vision else None
-    hearing = None
-    if config.audio and contents.has_audio:
-        hearing = empty_hearing(folder, config.audio, compute_dtype, options.audio_tables)
-    bindings = pack_linears(decoder, text_bindings(decoder), reader, compute)
-    modules = [decoder, *([vision] if vision else []), *([hearing.tokenizer, hearing.encoder] if hearing else [])]
-    budget = _allot(options, config, modules, experts, compute_dtype)
+    tier = expert_tier(require_store(experts), card_device, config) if card_device is not None else None
+    decoder = build_empty(lambda: TextModel(config, tier or experts, compute_dtype))
+    vision, hearing = _empty_towers(folder, config, contents, compute_dtype, options)
+    towers = [*([vision] if vision else []), *([hearing.tokenizer, hearing.encoder] if hearing else [])]
+    bindings = list(text_bindings(decoder))
+    card, replace_linear = None, None
+    if tier is not None:
+        replace_linear = dense_replacer(options.card_dense, tier.device.where)
+        setting = parsed(options.vram)
+        card = open_card(tier, setting, config, decoder, options.context_tokens, options.card_dense)
+    if card is None:
+        bindings = pack_linears(decoder, bindings, reader, compute)
+    here: list[nn.Module] = [decoder if card is None else decoder.embed_tokens, *towers]
+    budget = _allot(options, config, here, experts, compute_dtype, has_card=card is not None)
     is_tight = budget is not None and budget.slots < budget.experts
-    loader = Loader(module_bytes(modules), on_load, compute.kernels, is_tight=is_tight)
-    loader.bind(decoder, reader, bindings)
-    join_layers(decoder, experts, compute)
+    loader = Loader(module_bytes([decoder, *towers]), on_load, compute.kernels, is_tight=is_tight)
+    loader.bind(decoder, reader, bindings, card.where if card else None, replace_linear)
     if vision:
         fill_vision(vision, reader, loader)
     if hearing:
         fill_hearing(hearing, reader, loader)
-    if isinstance(experts, ExpertStore):
-        experts.guess = next_experts(decoder)
-        experts.warm()
+    _start(decoder, experts, compute, card)
     return Engine(
         folder=folder,
         config=config,
@@ -145,6 +161,7 @@ def load_engine(
         decoder=decoder,
         experts=experts,
         budget=budget,
+        card=card,
         media=MediaEncoder(
             vision,
             hearing.tokenizer if hearing else None,
@@ -152,17 +169,29 @@ def load_engine(
             hidden_size=config.hidden_size,
             dtype=compute_dtype,
         ),
-        load_mtp=lambda: _load_mtp(config, reader, compute, contents.num_mtp),
+        load_mtp=lambda: _load_mtp(config, reader, compute, contents.num_mtp, card.where if card else None),
     )
 
 
-def require_cpu(device: str) -> None:
-    """Refuse devices that the text model does not run on yet."""
-    if device in ("auto", "cpu"):
-        return
-    if device.split(":")[0] in ("cuda", "mps", "xpu"):
-        raise UsageError(f"device `{device}` is not supported in this version", hint="load with device cpu")
-    raise UsageError(f"device `{device}` is unknown, `auto` or `cpu` expected")
+def _empty_towers(
+    folder: Path, config: ModelConfig, contents: Contents, dtype: torch.dtype, options: LoadOptions
+) -> tuple[VisionTower | None, Hearing | None]:
+    vision = empty_vision(config.vision, dtype) if config.vision and contents.has_vision else None
+    hearing = None
+    if config.audio and contents.has_audio:
+        hearing = empty_hearing(folder, config.audio, dtype, options.audio_tables)
+    return vision, hearing
+
+
+def _start(decoder: TextModel, experts: Experts, compute: Compute, card: Card | None) -> None:
+    """Let a filled network and its experts work together."""
+    if card is None:
+        join_layers(decoder, experts, compute)
+    if isinstance(experts, ExpertStore):
+        experts.guess = next_experts(decoder) if card is None else None  # routers on a card have no time for it
+        experts.warm()
+    if card is not None:
+        card.fill(decoder.config.moe_layers[0])
 
 
 def choose_dtype(dtype: str, config: ModelConfig) -> torch.dtype:
@@ -177,7 +206,13 @@ def choose_dtype(dtype: str, config: ModelConfig) -> torch.dtype:
 
 
 def _allot(
-    options: LoadOptions, config: ModelConfig, modules: list[nn.Module], experts: Experts, dtype: torch.dtype
+    options: LoadOptions,
+    config: ModelConfig,
+    modules: list[nn.Module],
+    experts: Experts,
+    dtype: torch.dtype,
+    *,
+    has_card: bool = False,
 ) -> MemoryBudget | None:
     """Give the experts their memory; returns how all of it is divided, None where that was not asked for."""
     if options.expert_bytes is not None:
@@ -185,24 +220,30 @@ def _allot(
         experts.allot(options.expert_bytes)
         return None
     budget = divide_memory(
-        parse_ram(options.ram) if isinstance(options.ram, str) else options.ram,
+        parsed(options.ram),
         config,
         modules,
         dtype=dtype,
         slot_bytes=experts.expert_bytes,
         reading_bytes=experts.reading_bytes,
         context_tokens=options.context_tokens,
+        has_card=has_card,
     )
     experts.allot(budget.slots_bytes)
     return budget
 
 
-def _load_mtp(config: ModelConfig, reader: CheckpointReader, compute: Compute, count: int) -> list[MTPModule]:
+def _load_mtp(
+    config: ModelConfig, reader: CheckpointReader, compute: Compute, count: int, where: torch.device | None
+) -> list[MTPModule]:
+    """Read the MTP modules: packed for the processor, or plain and to the device `where` the network is."""
     modules = [build_empty(lambda: MTPModule(config, compute.dtype)) for _ in range(count)]
-    bindings = [pack_linears(module, mtp_bindings(module, k), reader, compute) for k, module in enumerate(modules)]
+    bindings = [list(mtp_bindings(module, k)) for k, module in enumerate(modules)]
+    if where is None:
+        bindings = [pack_linears(*both, reader, compute) for both in zip(modules, bindings, strict=True)]
     needed_bytes = module_bytes(modules)
     require_memory(needed_bytes, "the MTP modules")
     loader = Loader(needed_bytes, kernels=compute.kernels)
     for module, own in zip(modules, bindings, strict=True):
-        loader.bind(module, reader, own)
+        loader.bind(module, reader, own, where)
     return modules

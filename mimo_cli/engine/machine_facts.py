@@ -32,6 +32,7 @@ OPTIONAL_PACKAGES = ("huggingface-hub",)
 _TOOLS = ("c++", "g++", "clang++", "git", "ffmpeg")
 
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+_CARDS = Path("/proc/driver/nvidia/gpus")
 _KERNEL_VERSION = Path("/proc/version")
 _PROBE_BYTES = 9 * EXPERT_BYTES
 _WRITE_S = 1.0
@@ -74,6 +75,7 @@ class MachineFacts:
     versions: dict[str, str | None]
     tools: frozenset[str] = field(default_factory=frozenset)
     is_wsl: bool = False
+    cards: tuple[str, ...] = ()
 
 
 def gather_facts(folders: list[Path], *, can_write: bool = True) -> MachineFacts:
@@ -102,7 +104,18 @@ def gather_facts(folders: list[Path], *, can_write: bool = True) -> MachineFacts
         versions={name: _version(name) for name in (*PACKAGES, *OPTIONAL_PACKAGES)},
         tools=frozenset(tool for tool in _TOOLS if shutil.which(tool)),
         is_wsl=_is_wsl(),
+        cards=_cards(),
     )
+
+
+def _cards(folder: Path = _CARDS) -> tuple[str, ...]:
+    """Return the names of NVIDIA's cards as its driver tells them; torch is not asked, which takes seconds to load."""
+    found = []
+    for path in sorted(folder.glob("*/information")):
+        with suppress(OSError):
+            match = re.search(r"^Model:\s*(.+)$", path.read_text("utf-8", "replace"), re.MULTILINE)
+            found.append(match[1].strip() if match else path.parent.name)
+    return tuple(found)
 
 
 def _huge_pages() -> str | None:

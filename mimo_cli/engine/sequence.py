@@ -19,10 +19,12 @@ import torch
 from torch import Tensor
 
 from mimo_cli.checkpoint.config import ModelConfig
+from mimo_cli.engine.card import Card
 from mimo_cli.engine.context import check_prompt
 from mimo_cli.engine.embeddings import EncodedRows, MediaEncoder
 from mimo_cli.engine.expert_memory import ExpertMemory
 from mimo_cli.engine.lookahead import OnToken
+from mimo_cli.engine.placement import CARD_WAVE_TOKENS
 from mimo_cli.engine.stats import ExpertTraffic, OnProgress, Progress
 from mimo_cli.engine.waves import CHUNK_TOKENS, Wave
 from mimo_cli.errors import ContextOverflowError
@@ -60,7 +62,7 @@ class Sequence:
     """Token ids and their KV cache, at most `max_tokens` of them. Made by Engine.start_sequence.
 
     last_prefill tells what the last prefill did. `memory` gives long prompts room, and is asked to look at the
-    machine's before every pass.
+    machine's before every pass. With a `card` the network and the KV cache are there; logits are always here.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Sequence:
         expert_traffic: Callable[[], ExpertTraffic],
         memory: ExpertMemory | None = None,
         on_token: OnToken | None = None,
+        card: Card | None = None,
     ) -> None:
         self.max_tokens = max_tokens
         self.vocab_size = config.vocab_size
@@ -84,6 +87,7 @@ class Sequence:
         self._media = media
         self._memory = memory
         self._on_token = on_token
+        self._card = card
         self._kv_dtype = kv_dtype
         self._cache = self._new_cache()
         self._ids: list[int] = []  # may run ahead of the cache while a pass is under way; `ids` is cut to it
@@ -122,7 +126,7 @@ class Sequence:
             return ready.logits
         chunks = deque(self.read(prompt, chunk_tokens, on_progress), maxlen=1)
         with torch.inference_mode():
-            logits = self._decoder.logits(chunks[0][-1])  # [V]
+            logits = self._decoder.logits(chunks[0][-1]).cpu()  # [V]
         mark = Snapshot(prompt, self._cache.snapshot(), logits)
         self._marks = [*self._marks, mark][-_MAX_MARKS:]
         return logits
@@ -162,7 +166,7 @@ class Sequence:
         self._ids[self.length :] = [token]
         hidden_states = self._forward((token,), None)
         with torch.inference_mode():
-            return self._decoder.logits(hidden_states[0])
+            return self._decoder.logits(hidden_states[0]).cpu()
 
     def snapshot(self) -> Snapshot:
         """Save the present state. It stays usable until the sequence is taken back to before it."""
@@ -182,6 +186,8 @@ class Sequence:
         self._marks = [mark for mark in self._marks if len(mark) <= length]
 
     def _wave(self, tokens: int, chunk_tokens: int | None) -> Wave:
+        if chunk_tokens is None and self._card:
+            return Wave(min(tokens, CARD_WAVE_TOKENS))
         if chunk_tokens is None and self._memory:
             return self._memory.plan_wave(tokens)
         return Wave(chunk_tokens or CHUNK_TOKENS)
@@ -199,10 +205,21 @@ class Sequence:
                 rows.put(embeddings, start)
             elif self._on_token:
                 self._on_token(ids[0], embeddings)
-            positions = torch.arange(start, start + len(ids))
-            states = self._decoder(embeddings[None], positions, self._cache, block_tokens=CHUNK_TOKENS)  # [1, n, H]
+            states = self._run(embeddings[None], torch.arange(start, start + len(ids)))  # [1, n, H]
         self._cache.advance(len(ids))
         return states[0]
+
+    def _run(self, embeddings: Tensor, positions: Tensor) -> Tensor:
+        """Run the network, on the card if there is one. A pass for which that has no memory is done again with fewer
+        experts on it: nothing of a pass counts before it is committed."""
+        if self._card:
+            embeddings, positions = embeddings.to(self._card.where), positions.to(self._card.where)
+        while True:
+            try:
+                return self._decoder(embeddings, positions, self._cache, block_tokens=CHUNK_TOKENS)
+            except torch.OutOfMemoryError:
+                if self._card is None or not self._card.give_way():
+                    raise
 
     @contextmanager
     def _layer_progress(self, tokens: int, total: int, on_progress: OnProgress | None) -> Iterator[None]:

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from mimo_cli.checkpoint.config import AttentionConfig
 from mimo_cli.kvcache.cache import LayerKV
+from mimo_cli.model.plain_attention import attend_plainly
 from mimo_cli.model.rope import RotaryTable
 from mimo_cli.quant.kernels import FEW_TOKENS, Heads, Kernels
 from mimo_cli.quant.linear import Linear
@@ -55,7 +56,8 @@ class Attention(nn.Module):
         first_key = 0
         if cache is not None:
             keys, values, first_key = cache.update(keys, values, start)
-        mixed = attend(
+        # Fused kernels of a card want masks in the dtype of the queries, which would round the sinks.
+        mixed = (attend_plainly if query.is_cuda else attend)(
             query,
             keys,
             values,

@@ -62,6 +62,11 @@ def parse_ram(text: str) -> RamSetting:
     return RamSetting(share=share)
 
 
+def parsed(setting: RamSetting | str) -> RamSetting:
+    """Return a setting that may still be text. Raises UsageError naming the text."""
+    return parse_ram(setting) if isinstance(setting, str) else setting
+
+
 def reserve_bytes(machine_bytes: int) -> int:
     """Return what an automatic budget leaves to the system and to other programs."""
     return max(_RESERVE_LEAST_BYTES, int(_RESERVE_SHARE * machine_bytes))

@@ -62,8 +62,8 @@ class GpuCounters:
 class GpuExperts:
     """Satisfies the network's ExpertSource over `store`, whose experts it holds copies of.
 
-    slots: experts to keep on the device, half: experts that land together, costs: as measured here. Where the device
-    runs out of memory, slots are given up and `on_notice` is told. Calls take turns by the store's lock.
+    costs are those measured here. Until `allot` says how many experts the device keeps, all are the store's. Where the
+    device runs out of memory, slots are given up; `notices` says so in sentences for the user, and `on_notice` is told.
     """
 
     def __init__(
@@ -72,10 +72,7 @@ class GpuExperts:
         device: ExpertDevice,
         layers: Sequence[int],
         experts: int,
-        slots: int,
-        half: int,
         costs: MissCosts,
-        on_notice: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.store = store
@@ -85,12 +82,16 @@ class GpuExperts:
         self.notices: list[str] = []
         self.layout = slot_layout(store.records.up_shape, store.records.down_shape)
         self._sizes = tuple(layers), experts
-        self._on_notice = on_notice
+        self.on_notice: Callable[[str], None] | None = None
         self._clock = clock
         self._last_s = clock()
         self._saved_s = 0.0
         self._step, self._last_layer = 0, -1
-        self.slots: GpuSlots | None = self._open(slots, max(1, half))
+        self.slots: GpuSlots | None = None
+
+    def allot(self, slots: int, half: int) -> None:
+        """Take memory for so many experts to keep, and for `half` that land together while others are computed."""
+        self.slots = self._open(slots, max(1, half))
 
     @property
     def capacity(self) -> int:
@@ -193,8 +194,8 @@ class GpuExperts:
 
     def _notify(self, text: str) -> None:
         self.notices.append(text)
-        if self._on_notice is not None:
-            self._on_notice(text)
+        if self.on_notice is not None:
+            self.on_notice(text)
 
     def _run(self, slots: GpuSlots, layer: int, hidden: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
         total = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device)
@@ -240,7 +241,8 @@ class GpuExperts:
         if copied:
             pairs = step.pairs_of(copied).to(rows.device)
             own = torch.zeros(len(pairs), rows.shape[1], dtype=torch.float32, device=rows.device)
-            self._add(slots, self._table_of(landed), *(part[pairs] for part in flat), own)
+            hidden, ids, weights = (part[pairs] for part in flat)
+            self._add(slots, self._table_of(landed), hidden, ids, weights, own)
             device.run(lambda: put_rows(rows, pairs, own))
             self._adopt(slots, layer, landed, step.experts)
         order = step.host_ids.argsort(dim=1, stable=True).to(rows.device)  # [N, A], by ascending experts

@@ -10,6 +10,7 @@ import pytest
 
 from mimo_cli.engine.cgroup import MemoryGroup
 from mimo_cli.engine.disk_probe import DiskRate
+from mimo_cli.engine.health import check_machine
 from mimo_cli.engine.machine_facts import Disk, MachineFacts
 from tests.support.cli import Run, run_cli
 
@@ -105,3 +106,11 @@ def test_this_machine_can_be_looked_at(tmp_path: Path) -> None:
     assert run.code == 0, run.out
     assert {"Python", "packages", "native kernels", "memory", "huge pages", "open files"} <= lines(run).keys()
     assert not list(tmp_path.rglob(".mimo-probe*"))
+
+
+def test_a_card_is_named_and_said_to_be_untested() -> None:
+    checks = {check.what: check for check in check_machine(replace(GOOD, cards=("NVIDIA H200", "NVIDIA H200")))}
+    card = checks["graphics card"]
+    assert card.status == "warn" and "NVIDIA H200, NVIDIA H200: untested" in card.found
+    assert card.fix is not None and "--device cuda" in card.fix
+    assert {check.what: check.status for check in check_machine(GOOD)}["graphics card"] == "ok"

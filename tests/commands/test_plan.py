@@ -15,12 +15,13 @@ from tests.support.cli import Run, run_cli
 KEYS = {
     *("schema", "model", "machine", "context_tokens", "placement", "totals", "least_ram_bytes", "expert_slots"),
     *("resident_share", "is_below_cycle", "forecast", "verdict", "shortage", "changes", "measured"),
+    *("least_vram_bytes", "card_slots"),
 }
 MODEL_KEYS = {
     *("name", "parameters", "stored_bytes", "experts_format", "dense_format", "is_released", "experts"),
     *("experts_per_token", "expert_bytes", "parts"),
 }
-MACHINE_KEYS = {"ram_bytes", "disk_bytes", "memory_gbps", "disk_gbps", "source"}
+MACHINE_KEYS = {"ram_bytes", "disk_bytes", "vram_bytes", "memory_gbps", "disk_gbps", "source"}
 FORECAST_KEYS = {
     *("is_measured", "decode_tps", "prefill_tps", "prefill_tokens", "hit_rate", "bytes_per_token_by_tier"),
     *("decode_limit", "prefill_limit"),
@@ -122,3 +123,33 @@ def test_contradictions_are_refused(plan: Plan) -> None:
     assert plan("--shape", "v2.5", "-m", str(bundled_path())).code == 2
     assert plan("-m", str(bundled_path()), "--layers", "2").code == 2
     assert plan("--shape", "v9").code == 2
+
+
+def test_a_card_takes_the_dense_part_and_the_context_and_no_speed_is_promised(plan: Plan) -> None:
+    run = plan("--vram", "24G", "--ram", "128G", "--experts-format", "int4", "--json")
+    values = document(run)
+    by_place = {(row["name"], row["place"]): row for row in values["placement"]}
+    assert run.code == 0 and values["forecast"] is None and values["verdict"] == "fits" and values["changes"] == []
+    assert {"dense", "KV cache", "experts", "transfer buffers", "buffers", "process"} == {
+        name for name, place in by_place if place == "vram"
+    }
+    assert ("dense", "ram") not in by_place and ("KV cache", "ram") not in by_place and ("vision", "ram") in by_place
+    assert values["totals"]["vram"] <= 24e9 and by_place["experts", "vram"]["count"] == values["card_slots"] > 500
+    assert values["machine"]["vram_bytes"] == 24e9
+
+
+def test_a_smaller_form_of_the_dense_part_leaves_more_room_for_experts(plan: Plan) -> None:
+    argv = ("--vram", "24G", "--ram", "128G", "--experts-format", "int4", "--json")
+    slots = [document(plan(*argv, "--gpu-dense", name))["card_slots"] for name in ("bf16", "int8", "nf4")]
+    assert slots == sorted(slots) and slots[0] < slots[-1]
+
+
+def test_too_small_a_card_is_told(plan: Plan) -> None:
+    run = plan("--vram", "8G", "--ram", "128G")
+    assert run.code == 4 and "of graphics memory are needed at least, 8 GB given" in run.out
+    assert "untested" in run.out
+
+
+@pytest.mark.parametrize("argv", [("--vram", "auto"), ("--vram", "50%"), ("--vram", "24G", "--measure")])
+def test_a_share_of_no_card_is_refused(plan: Plan, argv: tuple[str, ...]) -> None:
+    assert plan(*argv, "--ram", "64G").code == 2

@@ -208,7 +208,7 @@ def test_too_little_memory_is_refused_with_exit_code_4(bench: Bench) -> None:
         (("--shape", "v2.5", "-m", "somewhere"), "exclude each other"),
         (("--shape", "v2.5", "--csv"), "goes with none of"),
         (("--shape", "v2.5", "--cold"), "goes with none of"),
-        (("--shape", "v2.5", "--device", "cuda"), "not supported"),
+        (("--shape", "v2.5", "--device", "mps"), "not supported"),
         (("--layers", "3"), "--layers goes with --shape"),
         (("--routing", "skewed"), "--routing goes with --shape"),
         (("--experts-format", "fp8"), "mimo bench --shape v2.5 --experts-format fp8"),

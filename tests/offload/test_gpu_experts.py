@@ -69,7 +69,10 @@ def on_card(
     store = open_store(kind, ram_slots, **reading)
     told = notices.append if notices is not None else None
     own, clock = replace(COSTS[costs]), Clock(clock_s)
-    return GpuExperts(store, device or device_of(), [LAYER], EXPERTS, slots, half, own, told, clock)
+    experts = GpuExperts(store, device or device_of(), [LAYER], EXPERTS, own, clock)
+    experts.on_notice = told
+    experts.allot(slots, half)
+    return experts
 
 
 def fp8_store(slots: int) -> ExpertStore:
@@ -82,7 +85,9 @@ def fp8_store(slots: int) -> ExpertStore:
 
 
 def fp8_on_card(slots: int, half: int, costs: str, device: SimulatedDevice, ram_slots: int = 48) -> GpuExperts:
-    return GpuExperts(fp8_store(ram_slots), device, LAYERS, 16, slots, half, replace(COSTS[costs]), None, Clock())
+    experts = GpuExperts(fp8_store(ram_slots), device, LAYERS, 16, replace(COSTS[costs]), Clock())
+    experts.allot(slots, half)
+    return experts
 
 
 @cache

@@ -67,7 +67,7 @@ LIBRARY_HOMES = {
 COMPILED = {(f"quant.{name}", "_native") for name in ("availability", "kernels", "quantize", "direct")}
 """The extension module and the modules that check what it is given; nothing else talks to it."""
 
-LAZY_MODULES = {"engine.card", "media.libraries"}
+LAZY_MODULES = {"engine.card", "engine.card_dense", "media.libraries"}
 """What a card needs is loaded where there is a card: Triton takes a second, and few machines have it."""
 
 LAZY_PARTS = {"commands", "app", "settings", "terminal", "api", ""}
