@@ -160,6 +160,7 @@ class ModelOptions:
             "--device",
             metavar="NAME",
             help="auto, cpu, cuda, cuda:1 [auto: the processor, as cards are untested].",
+            hidden=True,
             rich_help_panel=_MODEL,
         ),
     ] = "auto"
@@ -196,6 +197,7 @@ class ModelOptions:
             metavar="SIZE",
             parser=read_ram,
             help="Graphics memory for everything: 24G, 80%, auto [auto: what is free, less 1 GiB].",
+            hidden=True,
             rich_help_panel=_MODEL,
         ),
     ] = None
