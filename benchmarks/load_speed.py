@@ -32,14 +32,15 @@ FIRST_TOKEN = """
 import json, sys, time
 started = time.time()
 from pathlib import Path
-from mimo_cli.commands.early_start import start_early
-start_early(Path(sys.argv[1]))
-from mimo_cli.engine.load import load_engine
-from mimo_cli.media.prompt import Prompt
-imported = time.time()
-engine = load_engine(Path(sys.argv[1]))
-loaded = time.time()
-token = int(engine.start_sequence(64).prefill(Prompt(ids=(5, 6, 7, 8, 9))).argmax())
+from mimo_cli.commands.early_start import early_start, end_start
+with early_start(Path(sys.argv[1])):
+    from mimo_cli.engine.load import load_engine
+    from mimo_cli.media.prompt import Prompt
+    imported = time.time()
+    engine = load_engine(Path(sys.argv[1]))
+    end_start()
+    loaded = time.time()
+    token = int(engine.start_sequence(64).prefill(Prompt(ids=(5, 6, 7, 8, 9))).argmax())
 print(json.dumps({"started": started, "imported": imported, "loaded": loaded, "first_token": time.time()}))
 """
 

@@ -12,7 +12,7 @@ import typer
 
 from mimo_cli.commands.chat_request import ChatOptions, ChatRequest
 from mimo_cli.commands.command import FLAG_ORDER
-from mimo_cli.commands.early_start import start_early
+from mimo_cli.commands.early_start import early_start
 from mimo_cli.commands.interrupts import time_limit
 from mimo_cli.commands.model_choice import choose_model
 from mimo_cli.commands.options import (
@@ -84,8 +84,7 @@ def chat(
         thinking,
         chat,
     )
-    with time_limit(chat.timeout):
-        start_early(request.choice.folder)
+    with time_limit(chat.timeout), early_start(request.choice.folder):
         if not prompt and _is_interactive(terminal):
             from mimo_cli.commands.talk import talk
 

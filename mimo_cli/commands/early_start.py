@@ -3,6 +3,9 @@
 Loads nothing large itself.
 """
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mimo_cli.checkpoint import early_read
@@ -12,6 +15,21 @@ _MEMORY_SHARE = 0.5
 """Of the free memory at most so much is filled before anybody has divided it."""
 
 
-def start_early(folder: Path) -> None:
-    """Begin to read a model that is about to be loaded."""
-    early_read.begin(folder, int(_MEMORY_SHARE * available_bytes()))
+@contextmanager
+def early_start(folder: Path) -> Iterator[None]:
+    """Begin to read a model that is about to be loaded, and do not look for garbage before it is (`end_start`)."""
+    gc.disable()
+    try:
+        early_read.begin(folder, int(_MEMORY_SHARE * available_bytes()))
+        yield
+    finally:
+        early_read.forget()
+        gc.enable()
+
+
+def end_start() -> None:
+    """Note that the model is loaded: garbage is looked for again, first among what comes now."""
+    early_read.forget()
+    gc.freeze()
+    gc.unfreeze()  # both together make all there is old, without looking at it
+    gc.enable()

@@ -12,10 +12,10 @@ from pathlib import Path
 from mimo_cli.api import Engine
 from mimo_cli.chat.attachments import MediaOpener
 from mimo_cli.chat.media_options import MediaChoices, MediaOptions
-from mimo_cli.checkpoint import early_read
 from mimo_cli.checkpoint.audio_config import AudioTokenizerConfig
 from mimo_cli.checkpoint.config import ModelConfig, read_json
 from mimo_cli.checkpoint.contents import AUDIO_TOKENIZER_FOLDER
+from mimo_cli.commands.early_start import end_start
 from mimo_cli.commands.model_choice import ModelChoice
 from mimo_cli.commands.numbers import format_tokens
 from mimo_cli.commands.options import ActivationPrecision, MediaReadingOptions, ModelOptions
@@ -92,7 +92,7 @@ def load_model(
             options=load_options(options),
             on_load=stage.update,
         )
-    early_read.forget()
+    end_start()
     if core.memory:
         core.memory.on_notice = terminal.warn
     if core.card:

@@ -1,5 +1,6 @@
 """A command that loads a model begins to read before torch is there, and loads no library it does not need."""
 
+import gc
 import json
 import mmap
 import subprocess
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from mimo_cli.checkpoint import bulk_read, early_read, reader
+from mimo_cli.commands.early_start import early_start, end_start
+from mimo_cli.errors import MimoError
 from tests.support.cli import run_cli
 from tests.support.source_tree import ROOT
 from tests.support.stores import made_store
@@ -30,6 +33,16 @@ def run(code: str) -> list[str]:
 def test_a_question_in_words_loads_no_library_of_media() -> None:
     lines = run(ASK)
     assert lines[-2:] == ["CODE 0", "LOADED"]
+
+
+def test_garbage_is_looked_for_again_when_the_model_is_loaded_or_was_not(tmp_path: Path) -> None:
+    with early_start(tmp_path):
+        assert not gc.isenabled()
+        end_start()
+        assert gc.isenabled()
+    with pytest.raises(MimoError), early_start(tmp_path):
+        raise MimoError("no such picture")
+    assert gc.isenabled() and gc.get_freeze_count() == 0
 
 
 def test_reading_begins_without_torch() -> None:
