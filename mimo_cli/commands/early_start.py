@@ -24,12 +24,16 @@ def early_start(folder: Path) -> Iterator[None]:
         yield
     finally:
         early_read.forget()
+        gc.unfreeze()
         gc.enable()
 
 
 def end_start() -> None:
-    """Note that the model is loaded: garbage is looked for again, first among what comes now."""
+    """Note that the model is loaded: garbage is looked for again, but among what comes now.
+
+    The million things that torch leaves behind would be looked through in the midst of the first answer.
+    """
     early_read.forget()
-    gc.freeze()
-    gc.unfreeze()  # both together make all there is old, without looking at it
-    gc.enable()
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()

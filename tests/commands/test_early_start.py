@@ -39,7 +39,8 @@ def test_garbage_is_looked_for_again_when_the_model_is_loaded_or_was_not(tmp_pat
     with early_start(tmp_path):
         assert not gc.isenabled()
         end_start()
-        assert gc.isenabled()
+        assert gc.isenabled() and gc.get_freeze_count() > 0
+        end_start()
     with pytest.raises(MimoError), early_start(tmp_path):
         raise MimoError("no such picture")
     assert gc.isenabled() and gc.get_freeze_count() == 0
