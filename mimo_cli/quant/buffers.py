@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from mimo_cli.quant.pages import HUGE_PAGE_BYTES as HUGE_PAGE_BYTES
-from mimo_cli.quant.pages import HUGE_PAGE_BYTES as HUGE_PAGE_BYTES
 from mimo_cli.quant.pages import PAGE_BYTES as PAGE_BYTES
 from mimo_cli.quant.pages import map_pages
 from mimo_cli.quant.pages import round_up as round_up
