@@ -118,7 +118,7 @@ def ink_boxes(lettering: Lettering) -> list[Box]:
     """x0, y0, x1, y1 in pixels of the mask: each character as wide as its neighbours let it be, as high as its ink."""
     xs = [x for x, _ in lettering.centres]
     steps = [(b - a) for a, b in itertools.pairwise(xs)] or [0.8 * lettering.mask.shape[0]]
-    boxes = []
+    boxes: list[Box] = []
     for i, x in enumerate(xs):
         before, after = steps[max(0, i - 1)] / 2, steps[min(i, len(steps) - 1)] / 2
         x0, x1 = max(0, round(x - before)), max(round(x + after), round(x - before) + 1)
