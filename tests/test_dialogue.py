@@ -127,7 +127,7 @@ def test_an_interrupted_answer_goes_on(says: Any, monkeypatch: pytest.MonkeyPatc
 
     def call(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
         calls[0] += 1
-        if calls[0] in (40, 200, 201):
+        if calls[0] in (4, 9, 10):
             raise KeyboardInterrupt
         return original(module, *args, **kwargs)
 

@@ -62,10 +62,12 @@ def test_what_was_chosen_is_not_asked_again_and_little_is_not_worth_asking() -> 
 
 
 @needs_kernels
-def test_checksums_are_kept_for_the_files_as_they_are(tmp_path: Path) -> None:
-    source = open_source(open_records("store"), Reading(verify=True, remember=tmp_path), [1], EXPERTS)
-    slot = torch.zeros(source.slot_bytes, dtype=torch.uint8)
-    source.fill(1, 0, slot)
-    source.close()
-    kept = list(tmp_path.glob("checks-*.json"))
-    assert len(kept) == 1 and list(json.loads(kept[0].read_text())) == ["1.0"]
+def test_checksums_are_kept_for_files_that_bring_none(tmp_path: Path) -> None:
+    for kind in ("store", "shards"):  # a store was written with its own
+        source = open_source(open_records(kind), Reading(verify=True, remember=tmp_path / kind), [1], EXPERTS)
+        slot = torch.zeros(source.slot_bytes, dtype=torch.uint8)
+        source.fill(1, 0, slot)
+        source.close()
+    kept = list(tmp_path.glob("*/checks-*.json"))
+    assert [path.parent.name for path in kept] == ["shards"]
+    assert list(json.loads(kept[0].read_text())) == ["1.0"]
