@@ -63,7 +63,7 @@ def repeats(prompter: Prompter) -> Source:
     known = np.array(sorted({i for word in CONTENT_WORDS for i in prompter.encode(" " + word)}))
 
     def draw(rng: np.random.Generator, split: Split) -> Group:
-        count = int(rng.integers(6, 64))
+        count = int(rng.integers(3, 40))
         once = rng.choice(known, count, replace=count > len(known) // 2 or rng.random() < 0.3)
         ids = np.concatenate([once, once])
         return [Example(ids, ids.copy(), count + 1, "repeats", count + 1)]

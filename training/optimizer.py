@@ -44,7 +44,9 @@ class Optimizer:
         tables: Iterable[Tensor] = (),
         table_rate: float = 0.0,
     ) -> None:
-        """`parts` says of a matrix, by its id(), that it is so many matrices one above the other.
+        """`weight_decay` pulls the matrices back: without it they grow until attention saturates and learning ends.
+
+        `parts` says of a matrix, by its id(), that it is so many matrices one above the other.
 
         `tables` are large embeddings with an AdamW rate of their own.
         """
@@ -54,7 +56,7 @@ class Optimizer:
         self.buffers = [torch.zeros_like(matrix) for matrix in self.matrices]
         groups = [{"params": list(others), "rate": adam_rate}, {"params": list(tables), "rate": table_rate}]
         self.adam = torch.optim.AdamW(
-            [group for group in groups if group["params"]], betas=(0.9, 0.98), weight_decay=weight_decay, fused=True
+            [group for group in groups if group["params"]], betas=(0.9, 0.98), weight_decay=0.0, fused=True
         )
 
     @torch.no_grad()

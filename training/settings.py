@@ -68,7 +68,8 @@ class TrunkSettings:
     shapes: tuple[Rows, ...]
     muon_rate: float = 0.02
     adam_rate: float = 3e-3
-    table_rate: float = 0.02
+    table_rate: float = 5e-3
+    weight_decay: float = 0.5  # of matrices, times the rate
     balance: float = 1e-3
     bias_rate: float = 0.01
     evaluate_every: int = 200
@@ -100,8 +101,8 @@ class Settings:
         default_factory=lambda: TrunkSettings(
             4000,
             (Rows(16, 256, 0.85, SHORT_TEXT), Rows(6, 640, 0.15, LONG_TEXT)),
-            easy_steps=480,
-            easy=({"repeats": 1.0}, {"repeats": 0.5, "drills": 1.0}, {"drills": 1.0}),
+            easy_steps=500,
+            easy=({"repeats": 1.0}, {"repeats": 1.0}, {"repeats": 0.5, "drills": 1.0}, {"drills": 1.0}),
         )
     )
     mix: TrunkSettings = field(
@@ -116,7 +117,7 @@ class Settings:
             (Rows(16, 256, 0.88, {**SHORT_TEXT, **SHORT_MEDIA}), Rows(6, 640, 0.12, LONG_TEXT)),
             muon_rate=0.002,
             adam_rate=3e-4,
-            table_rate=2e-3,
+            table_rate=5e-4,
             bias_rate=0.0,
             fp8=True,
         )

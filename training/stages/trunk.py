@@ -52,7 +52,7 @@ class TrunkStage:
         parts = {id(p): 2 for n, p in matrices.items() if "gate_up_proj" in n}
         table = model.embed_tokens.weight
         others = [p for n, p in named.items() if n not in matrices and p is not table]
-        rates = {name: getattr(settings, name) for name in ("muon_rate", "adam_rate", "table_rate")}
+        rates = {name: getattr(settings, name) for name in ("muon_rate", "adam_rate", "table_rate", "weight_decay")}
         self.optimizer = Optimizer(matrices.values(), others, parts=parts, tables=[table], **rates)
         self.together = Together.join(folder.parent)
         self.run = Run(folder, self.state, self.restore, settings.steps, is_silent=self.together.rank > 0)
