@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 class VisionSettings:
     """Stage `vision`."""
 
-    steps: int = 6500
+    steps: int = 10000
     batch: int = 48
     muon_rate: float = 0.02
     adam_rate: float = 2e-3
+    weight_decay: float = 0.3  # of matrices, times the rate
     words_from: int = 300
     word_share: float = 0.5
     weights: dict[str, float] = field(

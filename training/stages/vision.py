@@ -104,7 +104,8 @@ class VisionStage:
         matrices = [p for name, p in named.items() if p.dim() == 2 and name.startswith(("blocks", "merger"))]
         taken = set(map(id, matrices))
         others = [p for p in (*named.values(), *self.heads.parameters()) if id(p) not in taken]
-        self.optimizer = Optimizer(matrices, others, muon_rate=settings.muon_rate, adam_rate=settings.adam_rate)
+        rates = {name: getattr(settings, name) for name in ("muon_rate", "adam_rate", "weight_decay")}
+        self.optimizer = Optimizer(matrices, others, **rates)
         self.run = Run(folder, self.state, self.restore, settings.steps)
 
     def state(self) -> dict[str, Any]:
