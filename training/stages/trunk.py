@@ -162,7 +162,7 @@ class TrunkStage:
 
     @torch.no_grad()
     def _move_biases(self) -> None:
-        rate = self.settings.bias_rate * (1.0 if self.run.step < 200 else 0.3)
+        rate = self.settings.bias_rate * (1.0 if self.run.step < self.settings.easy_steps + 300 else 0.3)
         if self.run.step > self.settings.steps * 0.9:
             return
         together = self.together.add_up(torch.stack([load.counts for load in self.trunk.loads.values()]))
