@@ -79,10 +79,11 @@ def load_model(
 ) -> Iterator[LoadedModel]:
     """Load a model for the block, with progress on stderr. Raises what load_engine raises."""
     started_s = time.perf_counter()
-    if options.vram is not None and options.device in ("auto", "cpu"):
-        raise UsageError(
-            "--vram is for a graphics card, and --device names none", hint="--device cuda (untested so far)"
-        )
+    for flag, is_given in (("--vram", options.vram is not None), ("--gpu-dense", options.gpu_dense.value != "bf16")):
+        if is_given and options.device in ("auto", "cpu"):
+            raise UsageError(
+                f"{flag} is for a graphics card, and --device names none", hint="--device cuda (untested so far)"
+            )
     media = media or MediaReadingOptions()
     with Stage(terminal, "loading", "bytes") as stage:
         core = load_engine(

@@ -351,3 +351,9 @@ def test_control_tokens_in_text_stay_text_unless_raw(ask: Ask, flags: tuple[str,
     assert loader.engine is not None
     end_id = loader.engine.tokenizer.added_tokens[STOP]
     assert loader.engine.prompt_ids[0].count(end_id) == ends - 1
+
+
+@pytest.mark.parametrize("flag", [("--vram", "8G"), ("--gpu-dense", "w8a8")])
+def test_options_of_a_card_without_a_card_are_refused(ask: Ask, flag: tuple[str, str]) -> None:
+    run = ask("hi", *flag)
+    assert run.code == 2 and run.out == "" and f"{flag[0]} is for a graphics card" in run.err
