@@ -79,7 +79,7 @@ def begin(folder: Path, limit_bytes: int) -> None:
         _parts[str(path), offset, size_bytes] = part
     queue = deque((part, at) for part in parts for at in part.pieces)
     for _ in range(_READERS):
-        threading.Thread(target=_read, args=(queue, files), name="mimo-early-read", daemon=True).start()
+        threading.Thread(target=_read, args=(queue, files, parts), name="mimo-early-read", daemon=True).start()
 
 
 def take(path: Path, offset: int, size_bytes: int) -> tuple[mmap.mmap, int] | None:
@@ -114,10 +114,15 @@ def _packed_places(path: Path) -> list[tuple[int, int]]:
     return sorted(place for place in places if place[1] >= LEAST_BYTES)
 
 
-def _read(queue: deque[tuple[_Part, int]], files: dict[Path, DirectFile]) -> None:
+def _read(queue: deque[tuple[_Part, int]], files: dict[Path, DirectFile], parts: list[_Part]) -> None:
     while True:
         try:
             part, at = queue.popleft()
         except IndexError:
-            return
+            break
         part.read_piece(at, files[part.path])
+    if all(part.is_over.is_set() for part in parts):  # then no other thread reads any more
+        for path in list(files):
+            file = files.pop(path, None)  # whoever takes it closes it
+            if file is not None:
+                file.close()

@@ -1,8 +1,7 @@
 """Attention written out: scores, softmax with the sink in its denominator, weighted values, all in float32.
 
 For devices whose fused kernels take neither a float32 mask beside bfloat16 queries nor values narrower than keys. The
-queries of a group stand in one block of rows, so keys are read once per key/value head. A fused kernel that returns the
-logarithm of its softmax's denominator needs no sink of its own: `fold_sinks` puts it in afterwards, exactly.
+queries of a group stand in one block of rows, so keys are read once per key/value head.
 Letters: B batch, T tokens (queries), S keys, H query heads, K key/value heads, G = H/K, D width of q and k, Dv of v.
 """
 
@@ -42,15 +41,6 @@ def attend_plainly(
         hidden = _hidden(place, high - low, window, None if key_mask is None else key_mask[:, low:high])
         tiles.append(_tile(grouped[:, :, :, first:last], keys[:, :, low:high], values[:, :, low:high], hidden, sinks))
     return torch.cat(tiles, dim=3).flatten(1, 2)
-
-
-def fold_sinks(mixed: Tensor, logsumexp: Tensor, sinks: Tensor) -> Tensor:
-    """Put sinks [H] into attention that was computed without: mixed [B, H, T, Dv], logsumexp [B, H, T] of its scores.
-
-    sum(e^s v) / (sum(e^s) + e^sink) = mixed * sigmoid(logsumexp - sink): nothing but the sum of exponentials is needed.
-    """
-    share = torch.sigmoid(logsumexp.float() - sinks.float()[None, :, None])
-    return (mixed.float() * share[..., None]).to(mixed.dtype)
 
 
 def _hidden(place: Tensor, keys: int, window: int | None, key_mask: Tensor | None) -> Tensor:

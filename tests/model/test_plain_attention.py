@@ -1,15 +1,14 @@
-"""Attention written out, and sinks put in afterwards: the formula of the fused path, wherever queries stand."""
+"""Attention written out: the formula of the fused path, wherever queries stand."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.nn import functional
 
 from mimo_cli.model import plain_attention
 from mimo_cli.model.attention import attend
-from mimo_cli.model.plain_attention import attend_plainly, fold_sinks
+from mimo_cli.model.plain_attention import attend_plainly
 
 HEADS, KV_HEADS, WIDTH, VALUE_WIDTH = 8, 2, 24, 16
 
@@ -71,23 +70,3 @@ def test_bfloat16_is_rounded_once_at_the_end() -> None:
     found = attend_plainly(*tensors, offset=21, window=16, sinks=SINKS)
     exact = attend_plainly(*(part.float() for part in tensors), offset=21, window=16, sinks=SINKS)
     assert found.dtype == torch.bfloat16 and torch.equal(found, exact.bfloat16())
-
-
-@pytest.mark.parametrize("scale", [1.0, 30.0])
-def test_sinks_folded_in_afterwards_are_sinks(scale: float) -> None:
-    """The fused kernel of the processor returns the logarithm that is needed, as those of cards do."""
-    query, keys, values = inputs(11, 11)
-    query = query * scale
-    values = functional.pad(values, (0, WIDTH - VALUE_WIDTH))
-    wide = [part.repeat_interleave(HEADS // KV_HEADS, dim=1) for part in (keys, values)]
-    mixed, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, *wide, 0.0, True)
-    found = fold_sinks(mixed, logsumexp, SINKS)[..., :VALUE_WIDTH]
-    expected = attend(query, keys, values, sinks=SINKS)[..., :VALUE_WIDTH]
-    # Scores up to a few hundred: exponentials of differences are exact to 1e-5.
-    torch.testing.assert_close(found, expected, rtol=0, atol=2e-6 if scale == 1 else 5e-5)
-
-
-def test_a_sink_that_is_far_below_all_scores_takes_nothing() -> None:
-    mixed, logsumexp = torch.randn(1, HEADS, 3, 4), torch.zeros(1, HEADS, 3)
-    assert torch.equal(fold_sinks(mixed, logsumexp, torch.full((HEADS,), -1e4)), mixed)
-    assert fold_sinks(mixed, logsumexp, torch.full((HEADS,), 1e4)).abs().max() == 0

@@ -128,6 +128,21 @@ def ink_boxes(lettering: Lettering) -> list[Box]:
     return boxes
 
 
+def _as_shares(boxes: list[Box], left: int, top: int, width: int, height: int) -> list[Box]:
+    """Boxes of a mask that stands at `left` and `top`, as shares of the picture's width and height."""
+    return [
+        ((left + x0) / width, (top + y0) / height, (left + x1) / width, (top + y1) / height) for x0, y0, x1, y1 in boxes
+    ]
+
+
+def _inked(pixels: np.ndarray, mask: np.ndarray, ink: Colour) -> np.ndarray:
+    """The pixels [h, w, 3] with ink where the mask [h, w] covers them."""
+    cover = cv2.merge([mask] * 3)
+    return cv2.add(
+        cv2.multiply(pixels, 255 - cover, scale=1 / 255), cv2.multiply(np.full_like(pixels, ink), cover, scale=1 / 255)
+    )
+
+
 def render(text: str, face: str, dice: Dice, *, large: bool = False) -> tuple[np.ndarray, dict]:
     """A picture uint8 [H, W, 3] with the text on it, and its labels (letters, their centres as fractions, ink)."""
     lettering = _lettering(text, face, dice, large)
@@ -142,16 +157,9 @@ def render(text: str, face: str, dice: Dice, *, large: bool = False) -> tuple[np
     ink, name, paper = _inks(dice)
     pixels = background(height, width, paper, dice)
     part = pixels[top : top + h, left : left + w]
-    cover = cv2.merge([lettering.mask] * 3)
-    inked = cv2.add(
-        cv2.multiply(part, 255 - cover, scale=1 / 255), cv2.multiply(np.full_like(part, ink), cover, scale=1 / 255)
-    )
-    part[:] = inked
+    part[:] = _inked(part, lettering.mask, ink)
     centres = [((left + x) / width, (top + y) / height) for x, y in lettering.centres]
-    boxes = [
-        ((left + a) / width, (top + b) / height, (left + c) / width, (top + d) / height)
-        for a, b, c, d in ink_boxes(lettering)
-    ]
+    boxes = _as_shares(ink_boxes(lettering), left, top, width, height)
     return wear(pixels, dice), {"letters": text, "centres": centres, "boxes": boxes, "ink": name, "face": face}
 
 
@@ -181,14 +189,10 @@ def render_sheet(dice: Dice, split: Split, *, ease: float = 0.0) -> tuple[np.nda
         start = max(0, left)
         cover[top : top + mask.shape[0], start:ends] = mask[:, start - left : ends - left]
         letters += text
-        for a, b, c, d in ink_boxes(line):
-            boxes.append(((left + a) / width, (top + b) / height, (left + c) / width, (top + d) / height))
+        boxes += _as_shares(ink_boxes(line), left, top, width, height)
         top += mask.shape[0] - 4 + dice.integer(0, 8)
     pixels = np.full((height, width, 3), paper, np.uint8) if is_plain else background(height, width, paper, dice)
-    shade = cv2.merge([cover] * 3)
-    pixels = cv2.add(
-        cv2.multiply(pixels, 255 - shade, scale=1 / 255), cv2.multiply(np.full_like(pixels, ink), shade, scale=1 / 255)
-    )
+    pixels = _inked(pixels, cover, ink)
     return pixels if is_plain else wear(pixels, dice), {"letters": letters, "boxes": boxes, "sheet": True}
 
 
