@@ -1,4 +1,4 @@
-"""`python -m training run STAGE --out DIR`: one stage, or all of them in order; `export` and `status` beside it."""
+"""`python -m training run STAGE --out DIR`: one stage, or all of them in order; `start`, `export` and `status` beside it."""
 
 import argparse
 from pathlib import Path
@@ -7,6 +7,7 @@ import torch
 
 from training.recipe import STAGES, Recipe
 from training.settings import Settings
+from training.start import read_parts, save_stages
 from training.together import start_others
 
 
@@ -18,8 +19,10 @@ def main() -> None:
     run.add_argument("stage", choices=[*STAGES, "all"])
     export = commands.add_parser("export", help="write the trained parts as a model folder")
     export.add_argument("folder", type=Path)
+    start = commands.add_parser("start", help="begin with the weights of a model folder, to go on training them")
+    start.add_argument("folder", type=Path)
     status = commands.add_parser("status", help="print the last lines of every stage's journal")
-    for command in (run, export, status):
+    for command in (run, start, export, status):
         command.add_argument("--out", type=Path, required=True, help="folder of checkpoints and data")
         command.add_argument("--threads", type=int, default=1)
         command.add_argument("--processes", type=int, default=1, help="train together in so many (trunk stages)")
@@ -32,6 +35,9 @@ def main() -> None:
     if arguments.command == "run":
         for stage in STAGES if arguments.stage == "all" else [arguments.stage]:
             recipe.run(stage)
+    elif arguments.command == "start":
+        read_parts(arguments.folder, recipe.parts)
+        save_stages(recipe.parts, arguments.out)
     elif arguments.command == "export":
         recipe.export(arguments.folder)
     else:

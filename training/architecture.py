@@ -14,8 +14,8 @@ HIDDEN_SIZE = 256
 LAYER_PATTERN = (0, 1, 0, 1, 1, 0)  # 0 global, 1 window
 VOCAB_ROWS = 2048
 CODEBOOK_SIZES = (256, 256, 128, 16)
-IMAGE_PIXELS = (24 * 32 * 32, 36 * 32 * 32)  # at least, at most: 24 to 36 tokens
-FRAME_PIXELS = (9 * 32 * 32, 16 * 32 * 32)
+IMAGE_PIXELS = (20 * 32 * 32, 25 * 32 * 32)  # at least, at most: 20 to 25 tokens
+FRAME_PIXELS = (9 * 32 * 32, 12 * 32 * 32)
 
 
 def model_config(vocabulary: Vocabulary) -> dict[str, Any]:

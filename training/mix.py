@@ -18,6 +18,10 @@ from training.sources import Group, Source
 USES = {"pairs": 6, "video": 6, "mixed": 6, "sounds": 6}
 """How often a group is served; those that cost most to draw, oftener."""
 
+SEEN = {"pictures", "words", "pairs", "video", "mixed"}
+HEARD = {"spoken words", "speech", "sounds", "mixed"}
+"""Sources that need the vision tower, and those that need the codec."""
+
 STRING_SHARES = {"copy": 0.3, "reverse": 0.3, "sort": 0.12, "count_letters": 0.1, "case": 0.08, "pick": 0.1}
 Maker = Callable[[np.random.Generator, Split], Sample]
 MakeGroup = Callable[[np.random.Generator, Split], list[Sample]]

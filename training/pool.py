@@ -14,6 +14,7 @@ from torch import Tensor
 from mimo_cli.model.audio_tokenizer import AudioTokenizer
 from training.data.sample import Picture, Sample, Split
 from training.media import Ready, ReadyFilm, ReadyGroup, ReadyPicture, ReadySound
+from training.precision import autocast
 from training.prompts import MediaStub, Prompter
 from training.sight import MAX_PATCHES, Sight, fill_up
 from training.sources import Group, Shelf
@@ -21,7 +22,7 @@ from training.stages.audio import stack_batch
 
 Fetch = Callable[[np.random.Generator, Split], list[ReadyGroup]]
 CHUNK = 48
-FRAME_PATCHES = 64
+FRAME_PATCHES = 48
 
 
 @dataclass
@@ -73,7 +74,7 @@ class Encoder:
         order = sorted(range(len(mels)), key=lambda i: len(mels[i]))
         for part in (order[start : start + 16] for start in range(0, len(order), 16)):
             padded, lengths = stack_batch([mels[i] for i in part])
-            with torch.autocast(self.codec.conv1.weight.device.type, torch.bfloat16):
+            with autocast(self.codec.conv1.weight):
                 features = self.codec.features(padded, lengths).float()
             for i, row, length in zip(part, features, lengths.tolist(), strict=True):
                 found[i] = self.codec.quantize(row[: -(-length // 4)])

@@ -1,8 +1,8 @@
 """The recipe: every stage by name, what it starts from and where its result lies.
 
-    speech clips -> audio \
-                   vision  > mix -> finish -> mtp -> export
-                   text   /
+    speech clips -> audio -> text \
+                                   > mix -> mtp -> export
+                          vision  /
 """
 
 import os
@@ -21,7 +21,7 @@ from training.data.speech_clips import ClipFolder
 from training.export import Parts, export
 from training.feeder import FedSource, Feeder, Make
 from training.heads import IGNORE
-from training.mix import media_makers, media_sources, text_sources
+from training.mix import HEARD, SEEN, media_makers, media_sources, text_sources
 from training.pool import Encoder
 from training.prompts import Prompter
 from training.rounding import rounded_weights
@@ -103,49 +103,45 @@ class Recipe:
         print("share left over after each stage:", [round(share, 3) for share in left])
 
     def text(self) -> None:
-        """Train the trunk on text alone."""
-        shapes = self.settings.text.shapes
-        sources, _ = self._fed([text_sources(self.prompter, shape.length) for shape in shapes], {}, shapes)
+        """Train the trunk on what needs no eyes: text, then speech beside it."""
         # Large beside what the first layers add: a token must still be told from others in the last ones.
         torch.nn.init.normal_(self.parts.text.embed_tokens.weight, std=self.settings.row_size)
-        self._trunk("text", sources, Shelf(), self.settings.text).train()
+        self._trunk_stage("text", self.settings.text, after=None).train()
 
     def mix(self) -> None:
         """Train the trunk on everything, from the text stage's weights and the frozen towers."""
-        self._everything("mix", self.settings.mix, after="text").train()
-
-    def finish(self) -> None:
-        """Train a little more with FP8-rounded weights."""
-        self._everything("finish", self.settings.finish, after="mix").train()
+        self._trunk_stage("mix", self.settings.mix, after="text").train()
 
     def mtp(self) -> None:
-        """Train the draft modules on the finished trunk."""
-        base = self._everything("finish", self.settings.finish, after="mix")
-        self.parts.text.load_state_dict(load_state(self.out / "finish")["model"])
-        self.parts.audio.load_state_dict(load_state(self.out / "finish")["audio"])
+        """Train the draft modules on the finished trunk, with the weights that will be stored."""
+        base = self._trunk_stage("mix", self.settings.mix, after=None)
+        trained = load_state(self.out / "mix")
+        self.parts.text.load_state_dict(trained["model"])
+        self.parts.audio.load_state_dict(trained["audio"])
         with torch.no_grad():
             for parameter, value in list(rounded_weights(self.parts.text, self.prompter.config)):
                 parameter.copy_(value)
         MtpStage(base, self.parts.mtp, self.out / "mtp", self.settings.mtp).train()
 
-    def _everything(self, name: str, settings: TrunkSettings, after: str) -> TrunkStage:
-        """A trunk stage on all sources; where it has no checkpoint yet it starts from the stage before."""
-        self._load_towers()
+    def _trunk_stage(self, name: str, settings: TrunkSettings, after: str | None) -> TrunkStage:
+        """A trunk stage on the sources it asks for; where it has no checkpoint yet it starts from the stage before."""
+        asked = {source for shape in settings.shapes for source in shape.sources}
+        self._load_towers(sees=bool(asked & SEEN), hears=bool(asked & HEARD))
         shelf = Shelf()
         encoder = Encoder(
             self.prompter, Sight(self.parts.vision, compiled=self.settings.compiled), self.parts.codec, shelf
         )
-        makers = media_makers(self.prompter, ClipFolder(self.clips))
+        clips = ClipFolder(self.clips)
+        makers = {name: make for name, make in media_makers(self.prompter, clips).items() if name in asked}
         texts = [text_sources(self.prompter, shape.length) for shape in settings.shapes]
         texts, feeder = self._fed(texts, makers, settings.shapes)
         media = media_sources(encoder, makers, feeder)
         sources = [{**text, **media} for text in texts]
         stage = self._trunk(name, sources, shelf, settings)
-        if not (self.out / name / "last.pt").is_file():
+        if after is not None and not (self.out / name / "last.pt").is_file():
             before = load_state(self.out / after)
             self.parts.text.load_state_dict(before["model"])
-            if after != "text":
-                self.parts.audio.load_state_dict(before["audio"])
+            self.parts.audio.load_state_dict(before["audio"])
         return stage
 
     def _fed(
@@ -159,9 +155,8 @@ class Recipe:
             {name: text[name] for name in text if name in shape.sources}
             for text, shape in zip(texts, shapes, strict=True)
         ]
-        asked = {name for shape in shapes for name in shape.sources}
         named = {f"{i} {name}": source for i, text in enumerate(texts) for name, source in text.items()}
-        named |= {name: make for name, make in makers.items() if name in asked}
+        named |= makers
         feeder = self._feed(named)
         assert feeder is not None
         fed = [{name: FedSource(feeder, f"{i} {name}", text[name]) for name in text} for i, text in enumerate(texts)]
@@ -173,10 +168,13 @@ class Recipe:
         stage.trunk = Trunk(parts.text, compiled=self.settings.compiled)
         return stage
 
-    def _load_towers(self) -> None:
-        """Load the tower and the codec, with the embeddings that go with it."""
-        self.parts.vision.load_state_dict(load_state(self.out / "vision")["tower"])
-        self._scale_rows()
+    def _load_towers(self, *, sees: bool = True, hears: bool = True) -> None:
+        """Load the tower, and the codec with the embeddings that go with it."""
+        if sees:
+            self.parts.vision.load_state_dict(load_state(self.out / "vision")["tower"])
+            self._scale_rows()
+        if not hears:
+            return
         saved = torch.load(self.out / "audio" / "codec.pt", map_location="cpu")
         self.parts.codec.load_state_dict(saved["codec"])
         self.parts.audio.load_state_dict(saved["audio"])
@@ -202,11 +200,10 @@ class Recipe:
     def export(self, folder: Path) -> None:
         """Write what the latest stage has made."""
         self._load_towers()
-        stage = next(name for name in ("finish", "mix", "text") if (self.out / name / "last.pt").is_file())
+        stage = "mix" if (self.out / "mix" / "last.pt").is_file() else "text"
         state = load_state(self.out / stage)
         self.parts.text.load_state_dict(state["model"])
-        if stage != "text":
-            self.parts.audio.load_state_dict(state["audio"])
+        self.parts.audio.load_state_dict(state["audio"])
         if (self.out / "mtp" / "last.pt").is_file():
             torch.nn.ModuleList(self.parts.mtp).load_state_dict(load_state(self.out / "mtp")["modules"])
         export(folder, self.parts, WordVocabulary.from_file(), {"seed": self.settings.seed})
@@ -223,6 +220,5 @@ STAGES = {
     "audio": Recipe.audio,
     "text": Recipe.text,
     "mix": Recipe.mix,
-    "finish": Recipe.finish,
     "mtp": Recipe.mtp,
 }

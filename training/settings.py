@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 class VisionSettings:
     """Stage `vision`."""
 
-    steps: int = 10000
+    steps: int = 3200
     batch: int = 48
     muon_rate: float = 0.02
     adam_rate: float = 2e-3
@@ -31,7 +31,7 @@ class VisionSettings:
 class AudioSettings:
     """Stage `audio`."""
 
-    steps: int = 4000
+    steps: int = 2400
     batch: int = 24
     muon_rate: float = 0.02
     adam_rate: float = 2e-3
@@ -49,16 +49,8 @@ class Rows:
 
 SHORT_TEXT = {"drills": 4.0, "lookup": 0.7, "strings": 3.0, "sums": 2.0, "system": 1.5, "smalltalk": 0.7}
 LONG_TEXT = {"lookup": 1.0, "tools": 2.0, "needle": 0.5}
-SHORT_MEDIA = {
-    "pictures": 3.0,
-    "words": 7.0,
-    "spoken words": 3.0,
-    "speech": 7.0,
-    "sounds": 1.0,
-    "pairs": 0.5,
-    "video": 2.0,
-    "mixed": 1.0,
-}
+SHORT_SPEECH = {"spoken words": 3.0, "speech": 7.0, "sounds": 1.0}
+SHORT_SIGHT = {"pictures": 3.0, "words": 7.0, "pairs": 0.5, "video": 2.0, "mixed": 1.0}
 
 
 @dataclass(frozen=True)
@@ -73,17 +65,18 @@ class TrunkSettings:
     weight_decay: float = 0.5  # of matrices, times the rate
     balance: float = 1e-3
     bias_rate: float = 0.01
+    decay: float = 0.4  # the share of the steps, at the end, over which the rates fall
     evaluate_every: int = 200
     easy_steps: int = 0  # at the beginning, with `easy` alone, in rows of the first shape
     easy: tuple[dict[str, float], ...] = ()  # one after the other, each for its share of those steps
-    fp8: bool = False  # compute with FP8-rounded weights
+    fp8_from: float = 1.0  # the share of the steps after which FP8-rounded weights compute
 
 
 @dataclass(frozen=True)
 class MtpSettings:
     """Stage `mtp`."""
 
-    steps: int = 800
+    steps: int = 300
     muon_rate: float = 0.02
     adam_rate: float = 2e-3
 
@@ -100,26 +93,18 @@ class Settings:
     audio: AudioSettings = field(default_factory=AudioSettings)
     text: TrunkSettings = field(
         default_factory=lambda: TrunkSettings(
-            4000,
-            (Rows(16, 256, 0.85, SHORT_TEXT), Rows(6, 640, 0.15, LONG_TEXT)),
-            easy_steps=500,
+            1150,
+            (Rows(16, 256, 0.9, {**SHORT_TEXT, **SHORT_SPEECH}), Rows(6, 640, 0.1, LONG_TEXT)),
+            decay=0.1,
+            easy_steps=350,
             easy=({"repeats": 1.0}, {"repeats": 1.0}, {"repeats": 0.5, "drills": 1.0}, {"drills": 1.0}),
         )
     )
     mix: TrunkSettings = field(
         default_factory=lambda: TrunkSettings(
-            8000, (Rows(16, 256, 0.88, {**SHORT_TEXT, **SHORT_MEDIA}), Rows(6, 640, 0.12, LONG_TEXT))
+            1300,
+            (Rows(16, 256, 0.88, {**SHORT_TEXT, **SHORT_SPEECH, **SHORT_SIGHT}), Rows(6, 640, 0.12, LONG_TEXT)),
+            fp8_from=0.9,
         )
     )
     mtp: MtpSettings = field(default_factory=MtpSettings)
-    finish: TrunkSettings = field(
-        default_factory=lambda: TrunkSettings(
-            300,
-            (Rows(16, 256, 0.88, {**SHORT_TEXT, **SHORT_MEDIA}), Rows(6, 640, 0.12, LONG_TEXT)),
-            muon_rate=0.002,
-            adam_rate=3e-4,
-            table_rate=5e-4,
-            bias_rate=0.0,
-            fp8=True,
-        )
-    )

@@ -17,9 +17,10 @@ from torch.nn import functional
 from mimo_cli.checkpoint.vision_config import COLUMN, FULL
 from mimo_cli.model.vision import VisionTower
 from mimo_cli.model.vision_rope import column_order, patch_positions, rotary_angles
+from training.precision import dtype_for
 from training.sink_softmax import sink_softmax
 
-MAX_PATCHES = 144
+MAX_PATCHES = 100
 
 
 def fill_up(pictures: Sequence[np.ndarray], patches: int = MAX_PATCHES) -> Tensor:
@@ -69,9 +70,10 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class Sight:
     """Runs a VisionTower on equal-sized pictures."""
 
-    def __init__(self, tower: VisionTower, dtype: torch.dtype = torch.bfloat16, *, compiled: bool = True) -> None:
+    def __init__(self, tower: VisionTower, dtype: torch.dtype | None = None, *, compiled: bool = True) -> None:
+        """`dtype` is that of the products; where none is named, what the device is quick at."""
         self.tower = tower
-        self.dtype = dtype
+        self.dtype = dtype or dtype_for(tower.patch_embed.proj.weight)
         self._block: Any = torch.compile(_block, dynamic=False) if compiled else _block
         self._tables = lru_cache(maxsize=256)(self._make_tables)
 

@@ -19,6 +19,7 @@ from mimo_cli.model.moe import ResidentExperts, Router
 from mimo_cli.model.rope import RotaryTable
 from training.experts import SortedExperts
 from training.packing import Batch
+from training.precision import dtype_for
 from training.sink_softmax import sink_softmax
 
 
@@ -134,12 +135,13 @@ def dense_part(
 class Trunk:
     """Runs a TextModel whose experts are ResidentExperts. dtype is that of the products; the stream stays float32."""
 
-    def __init__(self, model: TextModel, dtype: torch.dtype = torch.bfloat16, *, compiled: bool = True) -> None:
+    def __init__(self, model: TextModel, dtype: torch.dtype | None = None, *, compiled: bool = True) -> None:
+        """Where no dtype is named, it is what the device is quick at."""
         if not isinstance(model.experts, ResidentExperts):
             raise TypeError("training needs the experts in memory")
         self.model = model
         self.experts = model.experts
-        self.dtype = dtype
+        self.dtype = dtype or dtype_for(model.norm.weight)
         self.loads: dict[int, RouterLoad] = {}
 
         def compile_part(part: Callable[..., Any]) -> Callable[..., Any]:

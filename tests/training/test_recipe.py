@@ -42,8 +42,7 @@ def test_every_stage_runs_and_the_export_answers(clips: Path, tmp_path: Path) ->
         vision=dataclasses.replace(start.vision, steps=1, batch=2),
         audio=dataclasses.replace(start.audio, steps=1, batch=4),
         text=TrunkSettings(1, (Rows(1, 96, 1.0, {"drills": 1.0}),)),
-        mix=step,
-        finish=dataclasses.replace(step, fp8=True),
+        mix=dataclasses.replace(step, fp8_from=0.0),
         mtp=dataclasses.replace(start.mtp, steps=1),
     )
     for number, stage in enumerate(STAGES):

@@ -54,7 +54,7 @@ def test_fp8_rounding_changes_what_is_computed_not_what_is_kept(
 ) -> None:
     exact, rounded = (
         _stage(prompter, small_parts, tmp_path / "a", 1),
-        _stage(prompter, small_parts, tmp_path / "b", 1, fp8=True),
+        _stage(prompter, small_parts, tmp_path / "b", 1, fp8_from=0.0),
     )
     start = exact.model.layers[0].self_attn.qkv_proj.weight.detach().clone()
     exact.train()

@@ -24,6 +24,7 @@ from training.feeder import Feeder
 from training.heads import IGNORE
 from training.media import to_model_rate
 from training.optimizer import Optimizer
+from training.precision import autocast
 from training.run import Run, schedule
 from training.settings import AudioSettings
 
@@ -99,9 +100,10 @@ class AudioStage:
         return {name: getattr(self, name).state_dict() for name in self.kept}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take what `state` gave."""
+        """Take what `state` gave; a codec alone is where a new run starts."""
         for name in self.kept:
-            getattr(self, name).load_state_dict(state[name])
+            if name in state:
+                getattr(self, name).load_state_dict(state[name])
 
     def _batch(
         self, folder: ClipFolder, numbers: np.ndarray, rng: np.random.Generator, **choices: Any
@@ -116,7 +118,7 @@ class AudioStage:
     def _losses(self, mels: Tensor, lengths: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         device = self.word_head.weight.device
         mels, lengths, labels = mels.to(device), lengths.to(device), labels.to(device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(self.word_head.weight):
             features = self.codec.features(mels, lengths).float()
             words = self.word_head(features).float()
             mel = self.read_out(features).float()
@@ -216,7 +218,7 @@ def collect_features(codec: AudioTokenizer, clips: Path, seed: int, count: int) 
     """Features [n, d_model] of `count` changed clips, as the quantizer gets them."""
     folder, rng = ClipFolder(clips), np.random.default_rng((seed, 77))
     parts = []
-    with torch.autocast(codec.conv1.weight.device.type, torch.bfloat16):
+    with autocast(codec.conv1.weight):
         for numbers in np.array_split(rng.choice(len(folder), min(count, len(folder)), replace=False), count // 16):
             mels, lengths = stack_batch([heard(folder[int(i)], rng)[0][:900] for i in numbers])
             features = codec.features(mels, lengths).float()

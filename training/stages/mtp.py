@@ -41,9 +41,10 @@ class MtpStage:
         return {"modules": self.modules.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take what `state` gave."""
+        """Take what `state` gave; modules alone are where a new run starts."""
         self.modules.load_state_dict(state["modules"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if "optimizer" in state:
+            self.optimizer.load_state_dict(state["optimizer"])
 
     def losses(self, batch: Batch) -> tuple[Tensor, list[float]]:
         """Sum of the modules' cross entropies, and the share of the main model's greedy tokens each one names.

@@ -5,8 +5,7 @@ Loss on answers only. The routers' selection biases follow the sign rule; a smal
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
-from functools import partial
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,6 @@ class TrunkStage:
     ) -> None:
         self.model, self.audio, self.sources, self.shelf = model, audio, sources, shelf
         self.settings, self.seed = settings, seed
-        self.forward_context = partial(rounded, model, model.config) if settings.fp8 else nullcontext
         self.device = model.norm.weight.device
         self.trunk = Trunk(model)
         named = {**dict(model.named_parameters()), **{f"hear.{n}": p for n, p in audio.named_parameters()}}
@@ -63,9 +61,10 @@ class TrunkStage:
         return {name: part.state_dict() for name, part in parts.items()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take what `state` gave."""
+        """Take what `state` gave; networks alone are where a new run starts."""
         for name in ("model", "audio", "optimizer"):
-            getattr(self, name).load_state_dict(state[name])
+            if name in state:
+                getattr(self, name).load_state_dict(state[name])
 
     def tensor(self, array: np.ndarray) -> Tensor:
         """An array of a batch where the model is."""
@@ -120,12 +119,12 @@ class TrunkStage:
             else:
                 batch = self._draw(self.streams(rng, "train")[number], settings.shapes[number])
             targets = self.tensor(batch.targets)
-            with self.forward_context():
+            with self._weights():
                 logits = self.logits(batch)
                 loss = functional.cross_entropy(logits, targets)
                 balance = torch.stack([load.balance for load in self.trunk.loads.values()]).sum()
                 (loss + settings.balance * balance).backward()
-            self.optimizer.step(schedule(run.step, settings.steps), self.together)
+            self.optimizer.step(schedule(run.step, settings.steps, decay=settings.decay), self.together)
             self._move_biases()
             scored = self.tensor(batch.is_scored)
             right = (logits.argmax(-1) == targets)[scored].float().mean().item()
@@ -157,6 +156,12 @@ class TrunkStage:
     def _draw(self, stream: Iterator[Group], shape: Rows) -> Batch:
         return pack(stream, shape.rows, shape.length)
 
+    def _weights(self) -> AbstractContextManager[None]:
+        """The exact weights, or from `fp8_from` on those that will be stored."""
+        if self.run.step < self.settings.fp8_from * self.settings.steps:
+            return nullcontext()
+        return rounded(self.model, self.model.config)
+
     def _load(self) -> float:
         return max(float(load.counts.max() / load.counts.mean()) for load in self.trunk.loads.values())
 
@@ -179,7 +184,7 @@ class TrunkStage:
         for stream, shape in zip(streams, self.settings.shapes, strict=True):
             for _ in range(batches):
                 batch = self._draw(stream, shape)
-                with self.forward_context():
+                with self._weights():
                     logits = self.logits(batch)
                 right = logits.argmax(-1).cpu().numpy() == batch.targets
                 wrong = set(batch.example_of[~right & batch.is_scored].tolist())

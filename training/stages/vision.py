@@ -114,10 +114,10 @@ class VisionStage:
         return {name: part.state_dict() for name, part in parts.items()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take what `state` gave."""
+        """Take what `state` gave; a tower alone is where a new run starts."""
         for name in ("tower", "heads", "optimizer"):
-            part = getattr(self, name)
-            part.load_state_dict(state[name])
+            if name in state:
+                getattr(self, name).load_state_dict(state[name])
 
     def train(self) -> None:
         """Run to the last step, reporting losses every 20 steps and held-out shares every 200."""
