@@ -1,4 +1,4 @@
-"""`python -m training run STAGE --out DIR`: one stage, or all of them in order; `start`, `export` and `status` beside it."""
+"""`python -m training run STAGE --out DIR`: one stage, or all of them in order; `start`, `export`, `status` too."""
 
 import argparse
 from pathlib import Path

@@ -88,4 +88,4 @@ def export(folder: Path, parts: Parts, vocabulary: WordVocabulary, marker: dict[
     write_json(folder / "generation_config.json", generation_config(vocabulary))
     limits = {"min_pixels": IMAGE_PIXELS[0], "max_pixels": IMAGE_PIXELS[1]}
     write_json(folder / "preprocessor_config.json", {**preprocessor_config(), **limits})
-    write_json(folder / MARKER_FILE, {"notice": NOTICE, "weights": "trained", **marker})
+    write_json(folder / MARKER_FILE, {"notice": NOTICE, "weights": "trained", "temperature": 0, **marker})

@@ -25,6 +25,7 @@ from mimo_cli.commands.sources import Question, write_atomically
 from mimo_cli.commands.turn import PromptProgress, TurnResult, TurnStyle, call_value, ending_note, show_turn
 from mimo_cli.dialogue import Dialogue, TurnOptions
 from mimo_cli.engine.sampling import SamplingParams
+from mimo_cli.miniature.bundled import usual_temperature
 from mimo_cli.terminal.console import Terminal
 
 LIMIT_REACHED, INTERRUPTED = 6, 130
@@ -67,7 +68,7 @@ def turn_options(request: ChatRequest) -> TurnOptions:
     given = request.sampling
     params = SamplingParams(seed=given.seed, max_tokens=given.max_tokens)
     chosen: dict[str, Any] = {
-        "temperature": given.temp,
+        "temperature": usual_temperature(request.choice.folder) if given.temp is None else given.temp,
         "top_p": given.top_p,
         "top_k": given.top_k,
         "min_p": given.min_p,

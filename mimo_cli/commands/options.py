@@ -275,7 +275,12 @@ class SamplingOptions:
     temp: Annotated[
         float | None,
         typer.Option(
-            "-t", "--temp", metavar="T", min=0.0, help="Temperature, 0 = greedy [1.0].", rich_help_panel=_SAMPLING
+            "-t",
+            "--temp",
+            metavar="T",
+            min=0.0,
+            help="Temperature, 0 = greedy [1.0; trained miniature 0].",
+            rich_help_panel=_SAMPLING,
         ),
     ] = None
     top_p: Annotated[

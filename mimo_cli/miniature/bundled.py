@@ -1,10 +1,12 @@
 """Where the bundled miniature is, and how a miniature is told from a real model. Loads nothing heavy."""
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 MARKER_FILE = "mimo_miniature.json"
-"""Stands beside the config.json of every miniature; `notice` in it is what users are told."""
+"""Beside the config.json of every miniature; `notice` in it is what users are told, `temperature` how it answers."""
 
 NOTICE = "a random-weight miniature, not MiMo-V2.5; give the release's folder with -m DIR"
 
@@ -19,11 +21,26 @@ def is_miniature(folder: Path) -> str | None:
 
     A marker file that cannot be read still marks a miniature: it gets the general sentence.
     """
-    marker = folder / MARKER_FILE
-    if not marker.is_file():
+    if not (folder / MARKER_FILE).is_file():
         return None
-    try:
-        notice = json.loads(marker.read_text("utf-8")).get("notice")
-    except (OSError, ValueError, AttributeError):
-        return NOTICE
+    notice = _marker(folder).get("notice")
     return notice if isinstance(notice, str) and notice else NOTICE
+
+
+def usual_temperature(folder: Path) -> float | None:
+    """Return the temperature at which a miniature answers where none is given; None: as MiMo-V2.5 does.
+
+    A small network is right in its first choice and wrong in many others.
+    """
+    value = _marker(folder).get("temperature")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if is_number and value >= 0 else None
+
+
+def _marker(folder: Path) -> dict[str, Any]:
+    """Return what the marker file says; nothing where it is missing or cannot be read."""
+    try:
+        values = json.loads((folder / MARKER_FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}

@@ -12,7 +12,7 @@ from mimo_cli.checkpoint.contents import check_tensors
 from mimo_cli.checkpoint.index import TensorIndex
 from mimo_cli.errors import UsageError
 from mimo_cli.miniature.build import write_miniature
-from mimo_cli.miniature.bundled import MARKER_FILE, NOTICE, is_miniature
+from mimo_cli.miniature.bundled import MARKER_FILE, NOTICE, is_miniature, usual_temperature
 from tests.support.miniature import random_miniature
 
 USUAL_SEED = 0
@@ -142,3 +142,12 @@ def test_a_miniature_is_recognised(tmp_path: Path) -> None:
     for damaged in ("", "[]", '{"notice": 3}', "{"):
         (tmp_path / MARKER_FILE).write_text(damaged)
         assert is_miniature(tmp_path) == NOTICE
+
+
+def test_a_miniature_may_say_how_it_answers(tmp_path: Path) -> None:
+    assert usual_temperature(tmp_path) is None and usual_temperature(random_miniature()) is None
+    (tmp_path / MARKER_FILE).write_text('{"temperature": 0}')
+    assert usual_temperature(tmp_path) == 0.0
+    for damaged in ("", "[]", '{"temperature": "hot"}', '{"temperature": -1}', '{"temperature": true}'):
+        (tmp_path / MARKER_FILE).write_text(damaged)
+        assert usual_temperature(tmp_path) is None
