@@ -13,7 +13,7 @@ from mimo_cli.miniature.vocabulary import Vocabulary
 HIDDEN_SIZE = 256
 LAYER_PATTERN = (0, 1, 0, 1, 1, 0)  # 0 global, 1 window
 VOCAB_ROWS = 2048
-CODEBOOK_SIZES = (256, 256, 128, 16)
+CODEBOOK_SIZES = (256, 256, 128, *[16] * 17)
 IMAGE_PIXELS = (20 * 32 * 32, 25 * 32 * 32)  # at least, at most: 20 to 25 tokens
 FRAME_PIXELS = (9 * 32 * 32, 12 * 32 * 32)
 
@@ -28,7 +28,7 @@ def model_config(vocabulary: Vocabulary) -> dict[str, Any]:
         hybrid_layer_pattern=list(LAYER_PATTERN),
         num_hidden_layers=layers,
         moe_layer_freq=[0] + [1] * (layers - 1),
-        intermediate_size=512,
+        intermediate_size=384,
         moe_intermediate_size=128,
         n_routed_experts=16,
         num_experts_per_tok=2,
@@ -51,8 +51,8 @@ def model_config(vocabulary: Vocabulary) -> dict[str, Any]:
         "input_local_intermediate_size": 128,
         "input_local_layers": 3,
         "out_hidden_size": HIDDEN_SIZE,
-        "speech_vocab_size": str(CODEBOOK_SIZES[0] + 8),
-        "speech_zeroemb_idx": str(CODEBOOK_SIZES[0]),
+        "speech_vocab_size": "-".join(str(size + 8) for size in CODEBOOK_SIZES),
+        "speech_zeroemb_idx": "-".join(map(str, CODEBOOK_SIZES)),
     }
     values["vision_config"] = {
         **values["vision_config"],
@@ -70,7 +70,7 @@ def model_config(vocabulary: Vocabulary) -> dict[str, Any]:
     }
     values["processor_config"] = {
         **values["processor_config"],
-        "audio_zeroemb_idx": [CODEBOOK_SIZES[0]] * 20,
+        "audio_zeroemb_idx": list(CODEBOOK_SIZES),
         "fps": 2.0,
         "image_max_pixels": IMAGE_PIXELS[1],
         "image_min_pixels": IMAGE_PIXELS[0],
@@ -84,7 +84,6 @@ def model_config(vocabulary: Vocabulary) -> dict[str, Any]:
 
 def audio_tokenizer_config() -> dict[str, Any]:
     """Return the content of audio_tokenizer/config.json."""
-    stages = 20
     return {
         **small_audio_tokenizer_config(),
         "d_model": 96,
@@ -93,5 +92,5 @@ def audio_tokenizer_config() -> dict[str, Any]:
         "encoder_attention_heads": 3,
         "encoder_ffn_dim": 384,
         "hybrid_block_size": 4,
-        "codebook_size": [*CODEBOOK_SIZES, *[CODEBOOK_SIZES[-1]] * (stages - len(CODEBOOK_SIZES))],
+        "codebook_size": list(CODEBOOK_SIZES),
     }
