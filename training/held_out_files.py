@@ -32,11 +32,11 @@ from training.data.speech_clips import STORED_RATE, Clip, Recipe, make_clips
 SEED = SEED_BASE + 1
 """Not the samples that stages of training look at, which have the base itself."""
 
-COUNTS = {"pictures": 200, "pairs": 40, "sounds": 80, "video": 200, "text": 270, "tools": 200, "mixed": 60}
+COUNTS = {"pictures": 200, "pairs": 40, "sounds": 60, "video": 200, "text": 270, "tools": 200, "mixed": 40}
 MAIN_TEXT = {"lookup", "copy", "reverse", "sums", "system"}
 """Text tasks that make the score; the others are the group `other`."""
 
-WORD_COUNTS = {"word": 150, "words": 50, "free": 100, "number": 40}
+WORD_COUNTS = {"word": 150, "words": 50, "free": 70, "number": 40}
 SPEECH_COUNTS = {"": 200, "unseen": 100, "noise": 100}
 TEXT_SAMPLES = 250
 
