@@ -8,15 +8,15 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from mimo_cli.engine.processor import has_native_bfloat16
+
 
 @cache
 def product_dtype(device: str = "cpu") -> torch.dtype:
     """The type of products on a kind of device ("cpu", "cuda")."""
     if device != "cpu":
         return torch.bfloat16
-    found = torch.cpu.get_capabilities()
-    has_products = any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    return torch.bfloat16 if has_products else torch.float32
+    return torch.bfloat16 if has_native_bfloat16() else torch.float32
 
 
 def dtype_for(weight: Tensor) -> torch.dtype:

@@ -31,7 +31,7 @@ class VisionSettings:
 class AudioSettings:
     """Stage `audio`."""
 
-    steps: int = 2400
+    steps: int = 3400
     batch: int = 24
     muon_rate: float = 0.02
     adam_rate: float = 2e-3

@@ -32,7 +32,7 @@ def test_the_default_model_is_described(inspect: Inspect) -> None:
     assert (run.code, run.err) == (0, "")
     lines = dict(line.split(None, 1) for line in run.out.split("\n\n")[0].splitlines() if line[0] != " ")
     assert lines["model"] == "the bundled miniature"
-    assert lines["note"].startswith("a random-weight miniature")
+    assert lines["note"].startswith("a 20M-parameter demonstration model")
     assert lines["family"] == "MiMo-V2.5 kind: fused qkv, vision and audio"
     assert lines["layers"] == "6: 3 global, 3 sliding; 1 dense, 5 MoE"
     assert lines["MTP"] == "3 modules" and lines["towers"] == "vision, audio"
@@ -43,7 +43,7 @@ def test_the_default_model_is_described(inspect: Inspect) -> None:
 def test_json_has_the_same_facts(inspect: Inspect) -> None:
     facts = json.loads(inspect("--json").out)
     assert facts["schema"] == 1 and facts["problems"] == [] and facts["notes"] == []
-    assert facts["network"]["experts"] == 8 and facts["network"]["sliding_attention"]["window"] == 128
+    assert facts["network"]["experts"] == 16 and facts["network"]["sliding_attention"]["window"] == 128
     parts = facts["storage"]["parts"]
     assert facts["storage"]["size_bytes"] == sum(part["size_bytes"] for part in parts)
     assert {name for part in parts for name in part["formats"]} == {"FP8", "BF16", "F32"}
@@ -95,7 +95,7 @@ def test_another_template_is_warned_of(inspect: Inspect, model: Path) -> None:
 
 def test_a_tensor_is_dequantised_for_its_range(inspect: Inspect) -> None:
     view = json.loads(inspect("--tensor", QKV, "--json").out)
-    assert view["stored_as"] == "FP8" and view["shape"] == [352, 128]
+    assert view["stored_as"] == "FP8" and view["shape"] == [704, 256]
     assert view["scales"] == [QKV + "_scale_inv"]
     assert view["min"] < view["mean"] < view["max"] and view["not_finite"] == 0
     plain = json.loads(inspect("--tensor", "model.norm.weight", "--json").out)
