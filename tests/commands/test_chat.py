@@ -63,7 +63,7 @@ def test_on_a_terminal_thinking_is_dim_on_stderr_and_numbers_follow(ask: Ask) ->
     assert run.out == "Hello!\n"
     thinking, numbers = run.err.removeprefix(HEADER).splitlines()
     assert thinking == "Easy."
-    assert numbers.startswith("prompt ") and " | think 6 | answer " in numbers and numbers.endswith("/4k")
+    assert numbers.startswith("prompt ") and " | think 7 | answer " in numbers and numbers.endswith("/4k")
     colored = ask("hi", stdin=None, terminal=True)
     assert "\x1b[2mE" in colored.err and "\x1b[" not in colored.out
 
@@ -178,13 +178,13 @@ def test_looping_thought_is_ended_with_a_warning(ask: Ask) -> None:
 
 def test_an_endlessly_looping_answer_is_stopped(ask: Ask) -> None:
     loop = "we could try the first way again or else the second way, hm. "
-    guarded = ask("--no-think", "-c", "1200", "hi", answers=scripted(loop * 99))
+    guarded = ask("--no-think", "-c", "2400", "hi", answers=scripted(loop * 250))
     assert guarded.code == 0
     assert "mimo: warning: the answer went on repeating itself and was stopped" in guarded.err
-    failed = ask("--no-think", "-c", "1200", "--fail-on-length", "hi", answers=scripted(loop * 99))
+    failed = ask("--no-think", "-c", "2400", "--fail-on-length", "hi", answers=scripted(loop * 250))
     assert failed.code == 6
-    free = ask("--no-think", "-c", "1200", "--no-loop-guard", "hi", answers=scripted(loop * 99))
-    assert "context of 1,200 tokens is full" in free.err and "repeat" not in free.err
+    free = ask("--no-think", "-c", "2400", "--no-loop-guard", "hi", answers=scripted(loop * 250))
+    assert "context of 2,400 tokens is full" in free.err and "repeat" not in free.err
     assert len(free.out) > len(guarded.out)
 
 
@@ -193,7 +193,7 @@ def press(number: int = signal.SIGINT) -> None:
 
 
 def test_ctrl_c_while_answering_keeps_the_partial_text_and_exits_130(ask: Ask) -> None:
-    answer = Script("one two three four five six" + STOP, {6: press})
+    answer = Script("one two three four five six" + STOP, {3: press})
     run = ask("-q", "--no-think", "hi", answers=scripted(answer))
     assert run.code == 130
     assert run.out.startswith("one") and run.out.endswith("\n") and "six" not in run.out
@@ -216,7 +216,7 @@ def test_ctrl_c_while_reading_the_prompt_exits_130(ask: Ask) -> None:
 
 
 def test_sigterm_ends_the_run_and_closes_the_engine(ask: Ask) -> None:
-    loader = scripted(Script("one two three" + STOP, {4: lambda: press(signal.SIGTERM)}))
+    loader = scripted(Script("one two three" + STOP, {2: lambda: press(signal.SIGTERM)}))
     run = ask("-q", "--no-think", "hi", answers=loader)
     assert run.code == 143 and run.out.startswith("one")
     assert loader.engine is not None and loader.engine.is_closed
@@ -225,7 +225,7 @@ def test_sigterm_ends_the_run_and_closes_the_engine(ask: Ask) -> None:
 def test_timeout_stops_with_its_own_code(ask: Ask) -> None:
     import time
 
-    answer = Script("one two three" + STOP, {5: lambda: time.sleep(5)})
+    answer = Script("one two three" + STOP, {2: lambda: time.sleep(5)})
     run = ask("-q", "--no-think", "--timeout", "1s", "hi", answers=scripted(answer))
     assert run.code == 6
     assert run.err == "mimo: error: stopped: the time of --timeout is over. TRY: a longer --timeout, or --max-tokens\n"

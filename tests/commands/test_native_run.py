@@ -1,6 +1,6 @@
 """The commands run on the native kernels: calls and expert reads of a real `mimo chat`, `mimo bench` and Engine.logits.
 
-A pass through the bundled miniature is, in every layer, one call for q, k, v and one for the attention's output, and
+A pass through a miniature is, in every layer, one call for q, k, v and one for the attention's output, and
 three for a dense feed-forward or at least one for a layer of experts; then one call for the head. A layer of
 experts takes more calls while some of them are still being read, as many as they arrive in.
 """
@@ -15,11 +15,11 @@ import mimo_cli
 from mimo_cli.checkpoint.config import ModelConfig
 from mimo_cli.engine.engine import Engine
 from mimo_cli.engine.load import load_engine
-from mimo_cli.miniature.bundled import bundled_path
 from tests.support.cli import Run, run_cli
 from tests.support.kernels import needs_kernels
+from tests.support.miniature import random_miniature
 
-CONFIG = ModelConfig.from_file(bundled_path() / "config.json")
+CONFIG = ModelConfig.from_file(random_miniature() / "config.json")
 MOE_LAYERS = len(CONFIG.moe_layers)
 LAYERS = CONFIG.num_hidden_layers
 CALLS_OF_A_PASS = 2 * LAYERS + 3 * (LAYERS - MOE_LAYERS) + 1  # without experts
@@ -53,7 +53,9 @@ def counted() -> Counted:
 
 
 def run(counted: Counted, home: Path, *argv: str, **options: Any) -> Run:
-    return run_cli(*argv, home=home, commands__loading__load_engine=counted, **options)
+    """Run a command on a miniature that seldom ends an answer by itself."""
+    model = ("-m", str(random_miniature()))
+    return run_cli(*argv, *model, home=home, commands__loading__load_engine=counted, **options)
 
 
 def ask(counted: Counted, home: Path, *argv: str, **options: Any) -> dict[str, Any]:
@@ -100,7 +102,7 @@ def test_bench_runs_the_same_calls(counted: Counted, tmp_path: Path) -> None:
 
 @needs_kernels
 def test_logits_of_a_script_run_the_same_calls() -> None:
-    with mimo_cli.load(bundled_path(), dtype="float32") as engine:
+    with mimo_cli.load(random_miniature(), dtype="float32") as engine:
         native = engine.core.compute.kernels
         assert native is not None
         before = native.calls

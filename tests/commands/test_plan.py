@@ -33,8 +33,9 @@ Plan = Callable[..., Run]
 
 @pytest.fixture
 def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
-    """Run `mimo plan` in an empty home on a machine that reads 40 GB/s."""
+    """Run `mimo plan` in an empty home on a machine that reads 40 GB/s and multiplies bfloat16."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mimo_cli.engine.load.has_native_bfloat16", lambda: True)
     return lambda *argv, **options: run_cli(
         "plan", *argv, home=tmp_path, engine__machine_rates__memory_gbps=lambda *_: 40.0, **options
     )

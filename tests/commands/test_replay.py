@@ -19,11 +19,11 @@ def test_an_answer_is_recorded_and_replayed(tmp_path: Path) -> None:
     plain = run_cli(*chat[:-1], "hello", home=tmp_path)
     recorded = run_cli(*chat[:-1], "--record-routing", path, "hello", home=tmp_path)
     assert recorded.code == plain.code == 0 and recorded.out == plain.out
-    run = run_cli("bench", "--replay", path, "--slots", "25%,20", "--json", home=tmp_path)
+    run = run_cli("bench", "--replay", path, "--slots", "25%,40", "--json", home=tmp_path)
     assert run.code == 0, run.err
     values = json.loads(run.out)
     assert values.keys() == {"schema", "trace", "rows"} and values["trace"]["model"] == "the bundled miniature"
-    assert [row["slots"] for row in values["rows"]] == [10, 20]
+    assert [row["slots"] for row in values["rows"]] == [20, 40]
     for row in values["rows"]:
         assert row.keys() == ROW_KEYS and row["lru"].keys() == RATE_KEYS
         assert row["optimum"]["hits"] >= max(row["ours"]["hits"], row["lru"]["hits"])

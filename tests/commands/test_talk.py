@@ -84,7 +84,7 @@ def test_a_whole_dialogue(talk: Talk, tmp_path: Path) -> None:
     run = talk("hi", "how many?", answers=loader)
     assert run.code == 0
     assert run.out == "Hello!\nTwo.\n"
-    assert run.err == ("mimo 0/4k> hi\nGreet.\nmimo 59/4k> how many?\nCount.\nmimo 84/4k> \nmimo: saved; mimo chat\n")
+    assert run.err == ("mimo 0/4k> hi\nGreet.\nmimo 36/4k> how many?\nCount.\nmimo 55/4k> \nmimo: saved; mimo chat\n")
     assert loader.engine is not None
     assert loader.engine.prompts[1].startswith(loader.engine.prompts[0] + "<think>Greet.</think>\nHello!<|im_end|>")
     roles = [line.get("role") for line in lines_of(chats(tmp_path)[0])]
@@ -141,7 +141,7 @@ def press() -> None:
 
 
 def test_ctrl_c_stops_the_answer_and_keeps_the_session(talk: Talk) -> None:
-    stopped = Script("one two three four five six seven" + STOP, {6: press})
+    stopped = Script("one two three four five six seven" + STOP, {4: press})
     loader = scripted(stopped, "Fine.")
     run = talk("/think off", "count", "and now?", answers=loader)
     first, last = run.out.splitlines()
@@ -160,14 +160,14 @@ def test_ctrl_c_while_the_prompt_is_read_takes_the_message_back(talk: Talk) -> N
 
 
 def test_ctrl_c_twice_leaves_and_saves_what_is_there(talk: Talk, tmp_path: Path) -> None:
-    stopped = Script("one two three four five six seven" + STOP, {6: lambda: (press(), press())})
+    stopped = Script("one two three four five six seven" + STOP, {4: lambda: (press(), press())})
     run = talk("/think off", "count", "never", answers=scripted(stopped))
     assert run.code == 130
     assert lines_of(chats(tmp_path)[0])[-1]["role"] == "assistant"
 
 
 def test_hang_up_saves_what_is_there(talk: Talk, tmp_path: Path) -> None:
-    stopped = Script("one two three four five" + STOP, {6: lambda: os.kill(os.getpid(), signal.SIGHUP)})
+    stopped = Script("one two three four five" + STOP, {3: lambda: os.kill(os.getpid(), signal.SIGHUP)})
     assert talk("/think off", "count", answers=scripted(stopped)).code == 129
     assert [line.get("role") for line in lines_of(chats(tmp_path)[0])] == [None, "user", "assistant"]
 

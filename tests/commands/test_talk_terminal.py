@@ -11,7 +11,7 @@ from tests.support.screen import LIMIT_S, PROMPT, ROOT, Screen
 def test_a_dialogue_in_a_terminal(tmp_path: Path) -> None:
     screen = Screen("chat", "--no-think", "--seed", "1", "-n", "8", home=tmp_path)
     screen.wait_for(PROMPT)
-    assert "random-weight miniature" in screen.text
+    assert "demonstration model, not MiMo-V2.5" in screen.text
     screen.press("hello\r")
     screen.wait_for(r"prompt \d+ tok.* \| answer \d+ tok[\s\S]*mimo \S+/32k>")
     screen.press("half a line\x03")  # Ctrl-C clears it

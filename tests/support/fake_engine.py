@@ -115,8 +115,6 @@ class FakeEngine:
         self.has_vision = self.has_audio = has_media
         self.notes: tuple[str, ...] = ()
         self.losses: tuple[str, ...] = ()
-        self.compute = SimpleNamespace(name="no network at all")
-        self.losses: tuple[str, ...] = ()
         self.compute = SimpleNamespace(name="avx512, 2 threads")
         self.mtp: list[object] = []
         self.kv_bytes_per_token = 1000
