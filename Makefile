@@ -21,7 +21,7 @@ DECLARED := pyproject.toml constraints.txt CMakeLists.txt $(wildcard mimo_cli/qu
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
-	$(BIN)/mimo chat --image examples/cat.jpg "What is in this picture?"
+	$(BIN)/mimo chat --image examples/shapes.png "What is in this picture?"
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

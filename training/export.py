@@ -23,7 +23,7 @@ from mimo_cli.model.vision import VisionTower
 from training.architecture import IMAGE_PIXELS, audio_tokenizer_config, model_config
 from training.words import WordVocabulary
 
-NOTICE = "a 20M-parameter demonstration model, not MiMo-V2.5; give the release's folder with -m DIR"
+NOTICE = "a 16M-parameter demonstration model, not MiMo-V2.5; give the release's folder with -m DIR"
 
 
 @dataclass

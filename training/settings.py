@@ -50,7 +50,7 @@ class Rows:
 SHORT_TEXT = {"drills": 4.0, "lookup": 0.7, "strings": 3.0, "sums": 2.0, "system": 1.5, "smalltalk": 0.7}
 LONG_TEXT = {"lookup": 1.0, "tools": 3.0, "needle": 0.5}
 SHORT_SPEECH = {"spoken words": 3.0, "speech": 7.0, "sounds": 1.0}
-SHORT_SIGHT = {"pictures": 3.0, "words": 7.0, "pairs": 0.5, "video": 2.0, "mixed": 1.0}
+SHORT_SIGHT = {"pictures": 6.0, "words": 6.0, "pairs": 0.5, "video": 2.0, "mixed": 1.0}
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,12 @@ class Settings:
     )
     mix: TrunkSettings = field(
         default_factory=lambda: TrunkSettings(
-            880,
+            1050,
             (
                 Rows(16, 256, 0.83, {**SHORT_TEXT, "drills": 1.0, **SHORT_SPEECH, **SHORT_SIGHT}),
                 Rows(6, 640, 0.17, LONG_TEXT),
             ),
+            decay=0.6,
             evaluate_every=300,
             fp8_from=0.9,
         )

