@@ -76,7 +76,7 @@ class TrunkSettings:
 class MtpSettings:
     """Stage `mtp`."""
 
-    steps: int = 300
+    steps: int = 180
     muon_rate: float = 0.02
     adam_rate: float = 2e-3
 
