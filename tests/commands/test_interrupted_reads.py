@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.kernels import needs_kernels
+from tests.support.miniature import random_miniature
 from tests.support.screen import LIMIT_S, PROMPT, ROOT, Screen
 
 pytestmark = [needs_kernels, pytest.mark.skipif(not hasattr(os, "preadv"), reason="reads are slowed down in preadv")]
@@ -19,15 +20,16 @@ IN_PROMPT, IN_ANSWER = 12, 130
 
 
 def program(home: Path, read: int, *argv: str) -> list[str]:
-    """The command line of a `mimo` of which one read takes long."""
-    return ["-m", "tests.support.slow_disk_mimo", str(home), str(read), *argv]
+    """The command line of a `mimo chat ARGV` of which one read takes long, on a model that seldom ends an answer."""
+    model = str(random_miniature())
+    return ["-m", "tests.support.slow_disk_mimo", str(home), str(read), "chat", "-m", model, "--no-think", *argv]
 
 
 def start(home: Path, read: int, *argv: str) -> subprocess.Popen[str]:
     """Start `mimo chat ARGV` with streams of its own and HOME `home`."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("MIMO_", "XDG_"))}
     return subprocess.Popen(
-        [sys.executable, *program(home, read, "chat", "--no-think", "--seed", "1", "-n", "60", *argv, "hello there")],
+        [sys.executable, *program(home, read, "--seed", "1", "-n", "60", *argv, "hello there")],
         cwd=ROOT,
         env={**kept, "HOME": str(home)},
         stdin=subprocess.DEVNULL,
@@ -94,9 +96,7 @@ def test_sigterm_during_a_read_leaves_with_143(tmp_path: Path) -> None:
 
 
 def test_a_dialogue_goes_on_after_it(tmp_path: Path) -> None:
-    screen = Screen(
-        "--seed", "1", home=tmp_path, program=program(tmp_path, IN_ANSWER, "chat", "--no-think", "-n", "40")
-    )
+    screen = Screen("--seed", "1", home=tmp_path, program=program(tmp_path, IN_ANSWER, "-n", "40"))
     screen.wait_for(PROMPT)
     screen.press("hello there\r")
     wait_for_read(tmp_path)
