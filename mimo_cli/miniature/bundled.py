@@ -33,8 +33,9 @@ def usual_temperature(folder: Path) -> float | None:
     A small network is right in its first choice and wrong in many others.
     """
     value = _marker(folder).get("temperature")
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if is_number and value >= 0 else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        return None
+    return float(value)
 
 
 def _marker(folder: Path) -> dict[str, Any]:
