@@ -1,10 +1,11 @@
-"""Drills: bare exercises in looking back, which every later task needs: copying, looking up, naming the next.
+"""Drills: bare exercises that later tasks need: copying, looking up, naming the next; many sums or words at a time.
 
 Short questions in the chat format with the closed vocabulary's words; a list is asked about several times.
 """
 
 import numpy as np
 
+from training.data import strings, sums
 from training.data.dice import Dice
 from training.data.sample import Sample, Split
 from training.data.vocabulary import CONTENT_WORDS
@@ -91,8 +92,32 @@ def long_copy(prompter: Prompter, dice: Dice) -> Group:
     return [prompter.example(sample)]
 
 
+def several_sums(prompter: Prompter, dice: Dice) -> Group:
+    """A list of sums, of which the results are wanted in order: much practice in few tokens."""
+    pairs = [sums.draw_pair(dice, "train") for _ in range(dice.integer(3, 9))]
+    joint = dice.pick((", ", "\n", "; "))
+    asked = joint.join(f"{a} {sign} {b}" for sign, a, b in pairs)
+    ask = dice.pick(("Calculate: {}", "{}", "Solve these: {}", "Results of {}", "{} = ?", "Work out: {}"))
+    answer = joint.join(str(sums.result(*pair)) for pair in pairs)
+    return [prompter.example(Sample("drill sums", (ask.format(asked),), answer))]
+
+
+def several_words(prompter: Prompter, dice: Dice) -> Group:
+    """A list of words to be spelled, spelled backwards or counted, one after the other."""
+    words = [dice.pick(strings.SHORT_WORDS) for _ in range(dice.integer(2, 7))]
+    kind = dice.pick(("back", "back", "back", "spell", "length", "capitals"))
+    ask, change = {
+        "back": ("Spell each word backwards: {}", lambda word: word[::-1]),
+        "spell": ("Spell each word: {}", "-".join),
+        "length": ("How many letters has each word? {}", lambda word: str(len(word))),
+        "capitals": ("Each in capital letters: {}", str.upper),
+    }[kind]
+    answer = ", ".join(change(word) for word in words)
+    return [prompter.example(Sample(f"drill {kind}", (ask.format(", ".join(words)),), answer))]
+
+
 def drills(prompter: Prompter) -> Source:
-    """The source of all drills."""
+    """The source of drills in looking back."""
 
     def draw(rng: np.random.Generator, split: Split) -> Group:
         dice = Dice(rng)
@@ -105,5 +130,15 @@ def drills(prompter: Prompter) -> Source:
             group = long_copy(prompter, dice)
             if len(group[0]) <= 200:
                 return group
+
+    return draw
+
+
+def lists(prompter: Prompter) -> Source:
+    """The source of lists of sums and of words."""
+
+    def draw(rng: np.random.Generator, split: Split) -> Group:
+        dice = Dice(rng)
+        return (several_sums if dice.chance(0.5) else several_words)(prompter, dice)
 
     return draw

@@ -141,6 +141,8 @@ def line(question: Question, name: str, archive: Archive, dice: Dice) -> dict[st
 def _turns_before(sample: Sample) -> list[dict[str, Any]]:
     messages = [] if sample.system is None else [{"role": "system", "content": sample.system}]
     for asked, answered in sample.turns:
+        if not isinstance(asked, str):
+            raise ValueError("earlier turns with media have no place in the evaluation's files")
         messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
     return messages
 

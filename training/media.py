@@ -10,7 +10,7 @@ from mimo_cli.media.image import preprocess_image
 from mimo_cli.media.mel import log_mel
 from mimo_cli.media.resample import Resampler
 from mimo_cli.media.video import preprocess_video
-from training.data.sample import Film, Picture, Sample, Sound
+from training.data.sample import Film, Part, Picture, Sample, Sound
 
 Medium = Picture | Sound | Film
 
@@ -58,17 +58,21 @@ def ready_group(samples: Sequence[Sample], options: MediaOptions) -> ReadyGroup:
     light, used = [], []
     for sample in samples:
         mine = []
-        for part in sample.user:
+        for part in sample.parts:
             if isinstance(part, str):
                 continue
             if id(part) not in numbers:
                 numbers[id(part)] = len(media)
                 media.append(make_ready(part, options))
             mine.append(numbers[id(part)])
-        user = tuple(part if isinstance(part, str) else _NOTHING for part in sample.user)
-        light.append(replace(sample, user=user))
+        turns = tuple((said if isinstance(said, str) else _light(said), answer) for said, answer in sample.turns)
+        light.append(replace(sample, user=_light(sample.user), turns=turns))
         used.append(tuple(mine))
     return ReadyGroup(tuple(light), tuple(used), tuple(media))
+
+
+def _light(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    return tuple(part if isinstance(part, str) else _NOTHING for part in parts)
 
 
 _NOTHING = Picture(np.zeros((0, 0, 3), np.uint8))

@@ -5,14 +5,14 @@ prompts refer to the number. Refilling happens a chunk at a time, because the to
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mimo_cli.model.audio_tokenizer import AudioTokenizer
-from training.data.sample import Picture, Sample, Split
+from training.data.sample import Picture, Sample, Split, dialogue
 from training.media import Ready, ReadyFilm, ReadyGroup, ReadyPicture, ReadySound
 from training.precision import autocast
 from training.prompts import MediaStub, Prompter
@@ -129,7 +129,7 @@ class Pool:
 
 
 def scene_group(rng: np.random.Generator, split: Split, asked: int = 4) -> list[Sample]:
-    """One scene, several questions about it."""
+    """One scene, several questions about it; now and then as one dialogue, which shows the picture once."""
     from training.data.dice import Dice
     from training.data.pictures import QUESTIONS, draw_kind
     from training.data.scenes import draw_scene, paint
@@ -143,4 +143,7 @@ def scene_group(rng: np.random.Generator, split: Split, asked: int = 4) -> list[
         found = QUESTIONS[kind][0](scene, dice, split)
         if found is not None and len(samples) < asked:
             samples.append(Sample(f"pictures {kind}", (picture, found[0]), found[1]))
+    if len(samples) > 1 and dice.chance(0.2):
+        later = [replace(sample, task="pictures in a dialogue", user=sample.user[1:]) for sample in samples[1:]]
+        return dialogue([samples[0], *later])
     return samples

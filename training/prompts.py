@@ -1,10 +1,10 @@
 """Samples become token ids: exactly the ids that the runtime builds for the same messages.
 
-`PromptBuilder` does the work for tools, earlier turns and films; the common case (system, one user turn) is assembled
+`PromptBuilder` does the work for tools, earlier turns and films; the common case (system, user turns) is assembled
 here from cached pieces. Tests hold both equal. Media rows are keyed so that packing sees which beginnings are equal.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,7 +18,7 @@ from mimo_cli.chat.tokenizer import Tokenizer
 from mimo_cli.checkpoint.config import ModelConfig
 from mimo_cli.media.types import AudioInput, ImageInput, VideoInput
 from training.architecture import model_config
-from training.data.sample import Sample
+from training.data.sample import Part, Sample
 from training.words import WordVocabulary, load_tokenizer
 
 ROWS_A_MEDIUM = 4096
@@ -72,7 +72,7 @@ class Prompter:
 
     def example(self, sample: Sample, media: Sequence[MediaStub] = ()) -> Example:
         """Ids of a sample whose media are described by `media`, in order."""
-        special = sample.tools or sample.turns or sample.tool_calls
+        special = sample.tools or sample.tool_calls
         plain = not (special or any(stub.kind == "video" for stub in media))
         if plain:
             ids, spans = self._plain_prompt(sample, media)
@@ -94,8 +94,19 @@ class Prompter:
         system = DEFAULT_SYSTEM if sample.system is None else sample.system
         ids = [self._start, *self.encode("system\n" + system), self._end, self._start]
         spans: list[tuple[int, ...]] = []
-        text, waiting = "user\n", iter(media)
-        for part in sample.user:
+        waiting = iter(media)
+        for said, answer in sample.turns:
+            self._user_turn((said,) if isinstance(said, str) else said, waiting, ids, spans)
+            ids += [*self._think[0], *self._think[1], *self.encode(answer), self._end, self._start]
+        self._user_turn(sample.user, waiting, ids, spans)
+        return ids, spans
+
+    def _user_turn(
+        self, parts: Sequence[Part], waiting: Iterator[MediaStub], ids: list[int], spans: list[tuple[int, ...]]
+    ) -> None:
+        """Append a user's turn, from behind its start mark to where the answer begins."""
+        text = "user\n"
+        for part in parts:
             if isinstance(part, str):
                 text += part
                 continue
@@ -106,7 +117,6 @@ class Prompter:
             spans.append((len(ids), stub.rows, stub.uid, 0))
             ids += [pad] * stub.rows + [end]
         ids += [*self.encode(text), self._end, self._start, *self.encode("assistant\n")]
-        return ids, spans
 
     def _answer_ids(self, sample: Sample) -> list[int]:
         if not sample.tool_calls or sample.tool_results:
@@ -118,11 +128,11 @@ class Prompter:
 
     def _messages(self, sample: Sample, media: Sequence[MediaStub]) -> tuple[list[Message], list | None]:
         messages = [] if sample.system is None else [Message.of("system", sample.system)]
-        for question, answer in sample.turns:
-            messages += [Message.of("user", question), Message("assistant", (TextPart(answer),), "")]
         waiting = iter(media)
-        parts = [TextPart(part) if isinstance(part, str) else _media_part(next(waiting)) for part in sample.user]
-        messages.append(Message("user", tuple(parts)))
+        for said, answer in sample.turns:
+            messages.append(_user_message((said,) if isinstance(said, str) else said, waiting))
+            messages.append(Message("assistant", (TextPart(answer),), ""))
+        messages.append(_user_message(sample.user, waiting))
         if sample.tool_results:
             messages.append(Message("assistant", (), "", _calls(sample)))
             for number, result in enumerate(sample.tool_results):
@@ -133,6 +143,11 @@ class Prompter:
 def _calls(sample: Sample) -> tuple[ToolCall, ...]:
     calls = enumerate(sample.tool_calls)
     return tuple(ToolCall(name, arguments, f"call_{number}") for number, (name, arguments) in calls)
+
+
+def _user_message(said: Sequence[Part], waiting: Iterator[MediaStub]) -> Message:
+    parts = [TextPart(part) if isinstance(part, str) else _media_part(next(waiting)) for part in said]
+    return Message("user", tuple(parts))
 
 
 def _media_part(stub: MediaStub) -> ImagePart | AudioPart | VideoPart:

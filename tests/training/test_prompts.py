@@ -13,6 +13,11 @@ SAMPLES = (
     (Sample("a", (PICTURE, "What is this?"), "a cat"), (MediaStub(3, "image", 5),)),
     (Sample("a", ("Look: ", PICTURE, PICTURE), "no"), (MediaStub(3, "image", 5), MediaStub(4, "image", 2))),
     (Sample("a", (SOUND,), "red"), (MediaStub(9, "audio", 7),)),
+    (Sample("a", ("And 2?",), "9", turns=(("What is 3 + 4?", "7"), ("Hello", "Hi"))), ()),
+    (
+        Sample("a", ("Its colour?",), "red", turns=(((PICTURE, "What is this?"), "a cat"), ((SOUND,), "yes"))),
+        (MediaStub(3, "image", 5), MediaStub(9, "audio", 7)),
+    ),
     (Sample("a", (PICTURE, SOUND), "red"), (MediaStub(8, "image", 4), MediaStub(9, "audio", 7))),
 )
 

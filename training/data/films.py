@@ -78,3 +78,14 @@ def make(rng: np.random.Generator, split: Split, *, kind: str | None = None, sid
     objects = [{"colour": actor.colour, "shape": actor.shape} for actor in story.actors]
     user = (question, film) if dice.chance(0.15) else (film, question)
     return Sample("video", user, answer, facts={"kind": kind, "objects": objects, "count": len(objects)})
+
+
+def make_group(rng: np.random.Generator, split: Split, asked: int = 3) -> list[Sample]:
+    """A clip and up to `asked` questions behind it."""
+    dice = Dice(rng)
+    kind, story = draw_story(dice, split)
+    film = Film(shoot(story, dice), float(story.fps))
+    chosen = dice.some(story.asked, asked)
+    return [
+        Sample(f"video {kind}", (film, wording.say(dice, split, **slots)), answer) for wording, slots, answer in chosen
+    ]

@@ -183,10 +183,7 @@ def make(
     sentences = [dice.pick(kind.statements).format(k=key, v=value) for kind, key, value in facts]
     text = _fill(sentences, _length(dice, tokens), dice, measure)
     chosen = dice.integer(0, several - 1)
-    if dice.chance(0.3):
-        question = spell(dice.pick(relation.direct).format(k=keys[chosen]), dice, split)
-    else:
-        question = ASK.around(dice, split, dice.pick(relation.asked).format(k=keys[chosen]))
+    question = _ask(relation, keys[chosen], dice, split)
     labels = {"kind": "fact", "key": keys[chosen], "facts": len(facts)}
     if dice.chance(0.25):
         turn = (f"{dice.pick(BEFORE)} {text}", dice.pick(NOTED))
@@ -196,6 +193,42 @@ def make(
     if dice.chance(0.3):
         whole = f"{dice.pick(BEFORE)} {whole}"
     return Sample("lookup", (whole,), values[chosen], facts=labels)
+
+
+def make_group(
+    rng: np.random.Generator,
+    split: Split,
+    *,
+    tokens: tuple[int, int] = (40, 512),
+    measure: Callable[[str], int] = estimate_tokens,
+    asked: int = 4,
+) -> list[Sample]:
+    """One text with facts of one or two relations, up to `asked` questions behind it."""
+    dice = Dice(rng)
+    facts: list[tuple[Relation, str, str]] = []
+    for relation in dice.some(RELATIONS, dice.integer(1, 2)):
+        keys = dice.some(relation.keys, dice.integer(2, 5))
+        facts += [(relation, key, relation.value(dice)) for key in keys]
+    facts = dice.shuffled(facts)
+    sentences = [dice.pick(kind.statements).format(k=key, v=value) for kind, key, value in facts]
+    text = _fill(sentences, _length(dice, tokens), dice, measure)
+    if dice.chance(0.3):
+        text = f"{dice.pick(BEFORE)} {text}"
+    turns = ((text, dice.pick(NOTED)),) if dice.chance(0.3) else ()
+    joint = "" if turns else dice.pick((" ", " ", "\n"))
+    group = []
+    for kind, key, value in dice.some(facts, asked):
+        question = _ask(kind, key, dice, split)
+        user = question if turns else text + joint + question
+        labels = {"kind": "fact", "key": key, "facts": len(facts)}
+        group.append(Sample("lookup", (user,), value, turns=turns, facts=labels))
+    return group
+
+
+def _ask(relation: Relation, key: str, dice: Dice, split: Split) -> str:
+    if dice.chance(0.3):
+        return spell(dice.pick(relation.direct).format(k=key), dice, split)
+    return ASK.around(dice, split, dice.pick(relation.asked).format(k=key))
 
 
 def _pairs(dice: Dice, split: Split) -> Sample:

@@ -3,7 +3,8 @@
 Media are plain arrays, so that a maker needs no file and no network; turning them into a prompt is the trainer's work.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -41,10 +42,11 @@ Part = str | Picture | Sound | Film
 class Sample:
     """One user message (text and media in order) and the answer that is right.
 
-    `turns` are earlier (user text, answer) pairs of the dialogue. `tools` are declarations in the template's JSON form;
-    `tool_calls` (name, arguments) pairs that the answer consists of, `answer` being empty then; with `tool_results`
-    (one a call) the calls have been made and `answer` is what follows them. `facts` holds direct labels for supervised
-    heads (colour, shape, count, cell, letters, words and their end times in seconds).
+    `turns` are earlier (user message, answer) pairs of the dialogue, a message being text or parts. `tools` are
+    declarations in the template's JSON form; `tool_calls` (name, arguments) pairs that the answer consists of, `answer`
+    being empty then; with `tool_results` (one a call) the calls have been made and `answer` is what follows them.
+    `facts` holds direct labels for supervised heads (colour, shape, count, cell, letters, words and their end times in
+    seconds).
     """
 
     task: str
@@ -53,7 +55,7 @@ class Sample:
     system: str | None = None
     tools: tuple[dict[str, Any], ...] = ()
     reasoning: str | None = None
-    turns: tuple[tuple[str, str], ...] = ()
+    turns: tuple[tuple[str | tuple[Part, ...], str], ...] = ()
     tool_calls: tuple[tuple[str, dict[str, Any]], ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
     tool_results: tuple[str, ...] = ()
@@ -62,3 +64,22 @@ class Sample:
     def text(self) -> str:
         """The text parts of the user message, joined by a space."""
         return " ".join(part for part in self.user if isinstance(part, str))
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The parts of all user messages, in order."""
+        earlier = [(said,) if isinstance(said, str) else said for said, _ in self.turns]
+        return tuple(part for message in (*earlier, self.user) for part in message)
+
+
+def dialogue(samples: Sequence[Sample]) -> list[Sample]:
+    """Samples without tools or reasoning, each behind all that come before it: one dialogue.
+
+    The first sample's system prompt and earlier turns hold for all.
+    """
+    turns = samples[0].turns
+    grown = []
+    for sample in samples:
+        grown.append(replace(sample, system=samples[0].system, turns=turns, reasoning=None))
+        turns = (*turns, (sample.user, sample.answer))
+    return grown

@@ -80,11 +80,20 @@ def _invented(dice: Dice, split: Split) -> tuple[Tool, str, str, dict[str, objec
     for key in keys:
         numeric = dice.chance(0.4)
         given.append((key, Parameter(key, (key,), lambda _: "", "integer" if numeric else "string")))
-        values[key] = dice.integer(0, 99) if numeric else dice.pick(PLAIN_WORDS)
+        values[key] = _invented_value(numeric, dice)
+    description = f"{name.replace('_', ' ').capitalize()}."
+    return _declare(name, description, given, dice), _naming(name, values, dice, split), name, values
+
+
+def _invented_value(numeric: bool, dice: Dice) -> object:
+    return dice.integer(0, 99) if numeric else dice.pick(PLAIN_WORDS)
+
+
+def _naming(name: str, values: dict[str, object], dice: Dice, split: Split) -> str:
+    """A request that names a tool and its arguments."""
     sign = dice.pick((" ", " = ", " as ", ": "))
     told = f"{name} with " + " and ".join(f"{key}{sign}{value}" for key, value in values.items())
-    description = f"{name.replace('_', ' ').capitalize()}."
-    return _declare(name, description, given, dice), INVENTED.around(dice, split, told), name, values
+    return INVENTED.around(dice, split, told)
 
 
 def _name_of(tool: Tool) -> object:
@@ -139,3 +148,55 @@ def make(rng: np.random.Generator, split: Split, *, idle_share: float = 0.12, re
             "tools", (request,), result, tools=tuple(tools), tool_calls=calls, tool_results=(result,), facts=facts
         )
     return Sample("tools", (request,), "", tools=tuple(tools), tool_calls=calls, facts=facts)
+
+
+Request = tuple[str, dict[str, object], str, Tool, str]
+"""A request, the arguments of the call, the tool's name, its declaration, and its result where that may be told."""
+
+
+def make_group(rng: np.random.Generator, split: Split, *, asked: int = 8, result_share: float = 0.12) -> list[Sample]:
+    """One set of one to four declared tools and `asked` requests under it, of which about one in seven needs none.
+
+    Training sees many requests under one declaration that way, and has to choose among the tools each time.
+    """
+    dice = Dice(rng)
+    kinds = HELD_OUT_KINDS if split == "held_out" and dice.chance(0.35) else KINDS
+    labels = dice.some(tuple(kinds), dice.pick((1, 1, 2, 2, 3, 4)))
+    requests: dict[str, list[Request]] = {}
+    for label in labels:
+        many = _requests(None if dice.chance(0.3) else kinds[label], dice, split)
+        requests.setdefault(many[0][2], many)
+    tools = tuple(dice.shuffled([many[0][3] for many in requests.values()]))
+    group = []
+    for request, arguments, name, _, result in dice.some([one for many in requests.values() for one in many], asked):
+        has_result = bool(result) and dice.chance(result_share)
+        group.append(
+            Sample(
+                "tools result" if has_result else "tools call",
+                (request,),
+                result if has_result else "",
+                tools=tools,
+                tool_calls=((name, arguments),),
+                tool_results=(result,) if has_result else (),
+            )
+        )
+    if "add" not in labels and dice.chance(len(group) / 6):
+        question, answer = _idle(dice, split)
+        group.append(Sample("tools idle", (question,), answer, tools=tools))
+    return dice.shuffled(group)
+
+
+def _requests(kind: Kind | None, dice: Dice, split: Split) -> list[Request]:
+    """Two to five requests for one tool of a kind, or of an invented one, as it is declared once."""
+    tool, request, name, arguments = _of_kind(kind, dice, split) if kind else _invented(dice, split)
+    found: list[Request] = [(request, arguments, name, tool, str(kind.result(dice)) if kind else "")]
+    for _ in range(dice.integer(1, 4)):
+        if kind is None:
+            values = {key: _invented_value(isinstance(value, int), dice) for key, value in arguments.items()}
+            found.append((_naming(name, values, dice, split), values, name, tool, ""))
+            continue
+        _, request, _, drawn = _of_kind(kind, dice, split)
+        if len(drawn) == len(arguments):  # two parameters of one name are one
+            values = dict(zip(arguments, drawn.values(), strict=True))
+            found.append((request, values, name, tool, str(kind.result(dice))))
+    return found

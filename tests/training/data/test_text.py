@@ -7,6 +7,7 @@ import pytest
 
 from training.data import lookup, smalltalk, strings, sums, system, tools
 from training.data.prose import NAMES, PLAIN_WORDS
+from training.data.sample import Sample, dialogue
 from training.data.tool_kinds import HELD_OUT_KINDS, KINDS
 from training.data.wording import Wording
 
@@ -168,3 +169,43 @@ def test_every_question_has_eight_wordings_and_some_kept_out():
     for wording in wordings:
         assert len(wording.train) >= 8 and len(wording.held_out) >= 2
         assert not set(wording.train) & set(wording.held_out)
+
+
+def groups(make, count=60):
+    return [make(np.random.default_rng(seed), "train") for seed in range(count)]
+
+
+def test_a_group_of_requests_shares_its_declarations_and_calls_copy_them():
+    kinds = set()
+    for group in groups(tools.make_group):
+        assert all(sample.tools == group[0].tools for sample in group)
+        declared = {}
+        for tool in group[0].tools:
+            function = function_of(tool)
+            declared[function["name"]] = set(function["parameters"]["properties"])
+        assert len(declared) == len(group[0].tools)
+        for sample in group:
+            kinds.add(sample.task)
+            for name, arguments in sample.tool_calls:
+                assert set(arguments) <= declared[name]
+                assert all(str(value) in sample.text for value in arguments.values())
+    assert kinds == {"tools call", "tools result", "tools idle"}
+
+
+def test_a_group_of_lookups_asks_for_different_facts_of_one_text():
+    for group in groups(lookup.make_group):
+        beginnings = {sample.turns[0][0] if sample.turns else sample.text[:20] for sample in group}
+        assert len(beginnings) == 1 and len(group) > 1
+        assert len({(sample.facts["key"], sample.answer) for sample in group}) == len(group)
+        for sample in group:
+            told = " ".join((*(turn[0] for turn in sample.turns), sample.text))
+            assert sample.answer in told and sample.facts["key"] in told
+
+
+def test_a_dialogue_repeats_what_was_said_before():
+    first, second, third = dialogue(
+        [Sample("a", (question,), question.upper()) for question in ("one", "two", "three")]
+    )
+    assert first.turns == () and second.turns == ((("one",), "ONE"),)
+    assert third.turns == ((("one",), "ONE"), (("two",), "TWO"))
+    assert third.user == ("three",) and third.parts == ("one", "two", "three")
