@@ -14,6 +14,7 @@ from torch import nn
 from mimo_cli.checkpoint.config import ModelConfig
 from mimo_cli.checkpoint.reader import CheckpointReader
 from mimo_cli.engine.bind import stored_parts
+from mimo_cli.engine.processor import has_native_bfloat16
 from mimo_cli.model.attention import Attention
 from mimo_cli.model.binding import Binding
 from mimo_cli.model.decoder import DecoderLayer, TextModel
@@ -127,6 +128,8 @@ def pack_linears(
     for part in module.modules():
         if isinstance(part, Attention | Router | RMSNorm):
             part.kernels = compute.kernels
+        if isinstance(part, Attention):
+            part.is_widened = compute.dtype == torch.bfloat16 and not has_native_bfloat16()
     sources = [binding.tensor for binding in bindings]
     packed = [
         _packed(module, binding, reader, compute, compute.kernels) if sources.count(binding.tensor) == 1 else binding

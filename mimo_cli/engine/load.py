@@ -43,6 +43,7 @@ from mimo_cli.engine.towers import (
     fill_hearing,
     fill_vision,
 )
+from mimo_cli.engine.widening import widen
 from mimo_cli.errors import UsageError
 from mimo_cli.model.binding import mtp_bindings, text_bindings
 from mimo_cli.model.decoder import TextModel
@@ -52,6 +53,7 @@ from mimo_cli.offload.budget import AUTOMATIC, MemoryBudget, RamSetting, parsed
 from mimo_cli.offload.device import ExpertDevice
 from mimo_cli.offload.expert_store import ExpertStore
 from mimo_cli.offload.reading import DEFAULT_READING, Reading
+from mimo_cli.quant.availability import missing_reason
 from mimo_cli.store.opened import open_model
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -115,8 +117,8 @@ def load_engine(
     """Open a checkpoint or a packed store of one. `dtype` is "auto", "float32" or "bfloat16".
 
     device: "auto" or "cpu", the processor; "cuda" or "cuda:1", a card with the processor beside it; or what stands in
-    for a card. A dtype of "auto" is bfloat16 where the processor multiplies it natively, and float32 for small models
-    and other processors.
+    for a card. A dtype of "auto" is float32 for small models, bfloat16 for others; where the processor only emulates
+    bfloat16, its products are float32 by the kernels and in the towers, or the dtype is float32 without kernels.
     Raises UsageError for a device or dtype that is not implemented, CheckpointError for files that are missing,
     damaged, left over or not what config.json says, CapacityError before reading where the dense part does not fit.
     """
@@ -150,6 +152,9 @@ def load_engine(
         fill_vision(vision, reader, loader)
     if hearing:
         fill_hearing(hearing, reader, loader)
+    if dtype == "auto" and not has_native_bfloat16():
+        for tower in towers:
+            widen(tower)
     _start(decoder, experts, compute, card)
     return Engine(
         folder=folder,
@@ -202,7 +207,8 @@ def choose_dtype(dtype: str, config: ModelConfig) -> torch.dtype:
         raise UsageError(f"dtype `{dtype}` is unknown, `auto`, {' or '.join(f'`{name}`' for name in DTYPES)} expected")
     dense_bytes = 4 * sum(math.prod(weight.shape) for weight in text_weights(config))
     is_small = dense_bytes < _SMALL_MODEL_BYTES
-    return torch.float32 if is_small or not has_native_bfloat16() else torch.bfloat16
+    # The kernels hold bfloat16 weights and multiply in float32 where they must; torch would emulate every product.
+    return torch.float32 if is_small or (missing_reason() and not has_native_bfloat16()) else torch.bfloat16
 
 
 def _allot(

@@ -4,6 +4,8 @@ Letters: B batch, T tokens (queries), S keys, H query heads, K key/value heads, 
 Source: the release's modeling file.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -32,6 +34,9 @@ class Attention(nn.Module):
         self.attention = attention
         self.value_scale = value_scale
         self.kernels: Kernels | None = None  # given at loading, where there are any
+        self.is_widened = (
+            False  # set at loading: the processor emulates bfloat16 products, so prompts take float32 ones
+        )
         self.qkv_proj = Linear(hidden_size, attention.qkv_rows, dtype=dtype)  # rows: all Q, all K, all V
         self.o_proj = Linear(attention.num_heads * attention.v_head_dim, hidden_size, dtype=dtype)
         # float32: the sink joins the float32 scores.
@@ -57,7 +62,8 @@ class Attention(nn.Module):
         if cache is not None:
             keys, values, first_key = cache.update(keys, values, start)
         # Fused kernels of a card want masks in the dtype of the queries, which would round the sinks.
-        mixed = (attend_plainly if query.is_cuda else attend)(
+        way = attend_plainly if query.is_cuda else partial(attend, is_widened=self.is_widened)
+        mixed = way(
             query,
             keys,
             values,
@@ -116,13 +122,15 @@ def attend(
     window: int | None = None,
     sinks: Tensor | None = None,
     key_mask: Tensor | None = None,
+    is_widened: bool = False,
 ) -> Tensor:
     """Attend causally from query [B, H, T, D] to keys [B, K, S, D], values [B, K, S, Dv]; returns [B, H, T, Dv].
 
     Query t stands at key `offset + t` and sees the keys up to itself, of them only the `window` before itself if that
     is given. `sinks` [H] are logits without a value, neither scaled nor masked. key_mask [B, S] hides keys where it is
     False, except a query's own (a row of padding would otherwise see nothing and be NaN).
-    The softmax is float32. Queries are taken in tiles of at most MAX_MASK mask entries, each with the keys it can see.
+    The softmax is float32, and so are both products where `is_widened`. Queries are taken in tiles of at most MAX_MASK
+    mask entries, each with the keys it can see.
     """
     batch, heads, tokens, _ = query.shape
     query = query.unflatten(1, (keys.shape[1], -1))  # [B, K, G, T, D]
@@ -140,7 +148,10 @@ def attend(
         if last - first > 1 or key_mask is not None:  # a single query sees its whole band
             behind = _distances(offset + first - low, last - first, band.stop - low, query.device)
             mask = _mask(behind, window, key_mask[:, band] if key_mask is not None else None)
-        tiles.append(_attend_tile(query[:, :, :, first:last], keys[:, :, band], padded[:, :, band], mask, sinks))
+        seen = query[:, :, :, first:last], keys[:, :, band], padded[:, :, band]
+        if is_widened:
+            seen = seen[0].float(), seen[1].float(), seen[2].float()
+        tiles.append(_attend_tile(*seen, mask, sinks).to(query.dtype))
     return torch.cat(tiles, dim=3).flatten(1, 2)[..., : values.shape[-1]]
 
 

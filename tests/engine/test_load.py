@@ -156,17 +156,39 @@ def test_an_unknown_dtype_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("hidden_size", "native", "expected"),
-    [(128, True, torch.float32), (4096, True, torch.bfloat16), (4096, False, torch.float32)],
+    ("hidden_size", "native", "missing", "expected"),
+    [
+        (128, True, None, torch.float32),
+        (4096, True, None, torch.bfloat16),
+        (4096, True, "no compiler", torch.bfloat16),
+        (4096, False, None, torch.bfloat16),
+        (4096, False, "no compiler", torch.float32),
+    ],
 )
-def test_auto_is_bfloat16_for_large_models_on_processors_that_multiply_it(
-    hidden_size: int, native: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+def test_auto_is_bfloat16_for_large_models_unless_torch_would_have_to_emulate_it(
+    hidden_size: int, native: bool, missing: str | None, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(load, "has_native_bfloat16", lambda: native)
+    monkeypatch.setattr(load, "missing_reason", lambda: missing)
     values = dict(ModelConfig.from_file(GOLDEN / "text" / "config.json").raw)
     sizes = {"hidden_size": hidden_size, "vocab_size": 152576 if hidden_size > 128 else 512}
     config = ModelConfig.from_dict(values | sizes)
     assert choose_dtype("auto", config) is expected
+
+
+def test_where_bfloat16_is_emulated_a_large_models_towers_hold_it_and_compute_float32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(load, "has_native_bfloat16", lambda: False)
+    monkeypatch.setattr(load, "missing_reason", lambda: None)
+    monkeypatch.setattr(load, "_SMALL_MODEL_BYTES", 0)
+    prompt = media_prompt([7, 8], picture(1), [9])
+    engine, named = load_engine(MINIATURE), load_engine(MINIATURE, dtype="bfloat16")
+    tower = engine.media.vision
+    assert engine.dtype == torch.bfloat16 and tower.patch_embed.proj.weight.dtype == torch.float32
+    assert bind.module_bytes([tower]) == bind.module_bytes([named.media.vision])
+    exact = last_logits(miniature_engine(), prompt)
+    assert (last_logits(engine, prompt) - exact).abs().max() < 0.05 * exact.abs().max()
 
 
 def test_a_window_below_one_is_refused() -> None:

@@ -162,6 +162,14 @@ def test_bfloat16_scores_are_kept_in_float32(has_sink: bool) -> None:
     assert got.sub(exact).abs().max() < 0.03  # results up to 3.5 with 8 bits: half a unit is 0.008
 
 
+@pytest.mark.parametrize("window", [None, WINDOW])
+def test_widened_products_are_those_of_float32_rounded_once(window: int | None) -> None:
+    query, key, value = (t.bfloat16() for t in _inputs(1, 4, 2, 200, 231))
+    settings = {"offset": 31, "window": window, "sinks": torch.linspace(-2, 3, 4)}
+    got = attend(query, key, value, is_widened=True, **settings)
+    assert torch.equal(got, attend(query.float(), key.float(), value.float(), **settings).bfloat16())
+
+
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 @pytest.mark.parametrize("window", [None, WINDOW])
 def test_gradients_equal_those_of_the_formula(window: int | None, dtype: torch.dtype, tolerance: float) -> None:
