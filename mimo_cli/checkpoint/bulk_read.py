@@ -21,6 +21,7 @@ CHUNK_BYTES = HUGE_PAGE_BYTES
 """Bytes per read. The system clears a huge page before a read fills it: smaller reads let others go on meanwhile."""
 
 _READERS = 4
+_AGAIN = "check the disk, or copy or fetch that file again"
 _LINE_BYTES = 64
 
 
@@ -45,7 +46,7 @@ def read_bytes(path: Path, offset: int, size_bytes: int) -> Tensor | None:
             parts = (target[start - begin : start - begin + CHUNK_BYTES] for start in starts)
             found = sum(pool.map(file.read, starts, parts))
     except OSError as err:
-        raise CheckpointError(f"`{path}` cannot be read: {err.strerror or err}") from err
+        raise CheckpointError(f"`{path}` cannot be read: {err.strerror or err}", hint=_AGAIN) from err
     if begin + found < end:
-        raise CheckpointError(f"`{path}` is truncated: {end:,} bytes expected, {begin + found:,} found")
+        raise CheckpointError(f"`{path}` is truncated: {end:,} bytes expected, {begin + found:,} found", hint=_AGAIN)
     return memory[offset - begin : end - begin]

@@ -48,11 +48,17 @@ class DirectFile:
         descriptor = self._cached if is_cached(self._view, offset, len(part)) else self._direct
         done = 0
         while done < len(part):
-            count = os.preadv(descriptor, [part[done:]], offset + done)
+            try:
+                count = os.preadv(descriptor, [part[done:]], offset + done)
+            except OSError as err:
+                if err.errno != errno.EINVAL or descriptor == self._cached:
+                    raise
+                descriptor = self._cached  # opened past the cache, and not read so: larger blocks, or a strange disk
+                continue
             if not count:
                 break
             done += count
-            if descriptor == self._direct and done % PAGE_BYTES:  # only the end of the file is no whole page
+            if descriptor != self._cached and done % PAGE_BYTES:  # only the end of the file is no whole page
                 break
         return done
 

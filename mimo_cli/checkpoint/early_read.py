@@ -45,15 +45,18 @@ class _Part:
         self.pieces = deque(range(0, self.size_bytes, PIECE_BYTES))
         self.left = len(self.pieces)
         self.found_bytes = 0
+        self.is_unwanted = False
         self.is_over = threading.Event()
         self.lock = threading.Lock()
 
     def read_piece(self, at: int, file: DirectFile) -> None:
+        found = 0
         try:
-            end = min(at + PIECE_BYTES, self.size_bytes)
-            view = memoryview(self.memory)[self.start + at : self.start + end]
-            found = file.read(self.begin + at, view)
-        except OSError:
+            if not self.is_unwanted:
+                end = min(at + PIECE_BYTES, self.size_bytes)
+                view = memoryview(self.memory)[self.start + at : self.start + end]
+                found = file.read(self.begin + at, view)
+        except Exception:  # whatever it is: read again, it is reported; and whoever waits must not wait for ever
             found = 0
         with self.lock:
             self.found_bytes += found
@@ -73,13 +76,13 @@ def begin(folder: Path, limit_bytes: int) -> None:
             return
         parts = [_Part(*place) for place in wanted]
         files = {path: DirectFile(path) for path in {path for path, _, _ in wanted}}
-    except (OSError, ValueError, KeyError, TypeError, MemoryError):
+        queue = deque((part, at) for part in parts for at in part.pieces)
+        for _ in range(_READERS):
+            threading.Thread(target=_read, args=(queue, files, parts), name="mimo-early-read", daemon=True).start()
+    except Exception:  # a damaged header may be anything: the check that follows names it
         return
     for (path, offset, size_bytes), part in zip(wanted, parts, strict=True):
         _parts[str(path), offset, size_bytes] = part
-    queue = deque((part, at) for part in parts for at in part.pieces)
-    for _ in range(_READERS):
-        threading.Thread(target=_read, args=(queue, files, parts), name="mimo-early-read", daemon=True).start()
 
 
 def take(path: Path, offset: int, size_bytes: int) -> tuple[mmap.mmap, int] | None:
@@ -96,8 +99,15 @@ def take(path: Path, offset: int, size_bytes: int) -> tuple[mmap.mmap, int] | No
     return part.memory, part.start + offset - part.begin
 
 
+def held_bytes() -> int:
+    """Return the memory that is filled already with what nobody has taken yet."""
+    return sum(part.found_bytes for part in _parts.values())
+
+
 def forget() -> None:
-    """Give back what nobody took."""
+    """Give back what nobody took, and read no more of it."""
+    for part in _parts.values():
+        part.is_unwanted = True
     _parts.clear()
 
 

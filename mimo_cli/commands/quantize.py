@@ -1,6 +1,7 @@
 """`mimo quantize`: make a packed store of a checkpoint, smaller or just faster to load."""
 
 import json
+import math
 import sys
 import time
 from dataclasses import asdict
@@ -12,7 +13,7 @@ import typer
 
 from mimo_cli.commands.model_choice import choose_model
 from mimo_cli.commands.options import GeneralOptions
-from mimo_cli.errors import CapacityError, UsageError
+from mimo_cli.errors import CapacityError, CheckpointError, UsageError
 from mimo_cli.terminal.console import Terminal, is_terminal
 from mimo_cli.terminal.progress import Stage
 from mimo_cli.units import format_bytes, format_duration
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from mimo_cli.store.deletion import Deletion
     from mimo_cli.store.manifest import StoreManifest
     from mimo_cli.store.plan import StorePlan
+    from mimo_cli.store.verify import TensorError
 
 EXAMPLES = (
     "mimo quantize ~/models/MiMo-V2.5 ~/models/mimo-q4 --dry-run",
@@ -212,19 +214,32 @@ def _compare(terminal: Terminal, plan: "StorePlan", destination: Path, manifest:
     from mimo_cli.store.verify import compare_tensors
 
     with Stage(terminal, "comparing", "") as stage:
-        tensors = []
+        errors = []
         for error in compare_tensors(plan, destination, manifest):
-            tensors.append(asdict(error))
-            stage.update(len(tensors))
-    worst = max(tensors, key=lambda tensor: float(tensor["relative_error"]))
-    exact = sum(tensor["relative_error"] == 0 for tensor in tensors)
-    report = {"tensors": tensors, "exact": exact, "worst": worst}
+            errors.append(error)
+            stage.update(len(errors))
+    wrong = [error for error in errors if error.is_wrong]
+    worst = max(errors, key=lambda error: (error.is_wrong, error.relative_error))
+    exact = sum(error.relative_error == 0 for error in errors)
+    report = {"tensors": [_numbers(error) for error in errors], "exact": exact, "worst": _numbers(worst)}
     (destination / VERIFY_FILE).write_text(json.dumps({"schema": 1, **report}, indent=1) + "\n", "utf-8")
     terminal.note(
-        f"mimo: {len(tensors)} tensors compared, {exact} exact; largest relative error "
-        f"{worst['relative_error']:.2%} in {worst['tensor']} (all in {destination / VERIFY_FILE})"
+        f"mimo: {len(errors)} tensors compared, {exact} exact; largest relative error "
+        f"{worst.relative_error:.2%} in {worst.tensor} (all in {destination / VERIFY_FILE})"
     )
+    if wrong:
+        names = ", ".join(f"`{error.tensor}`" for error in wrong[:5])
+        raise CheckpointError(
+            f"{len(wrong)} of {len(errors)} tensors of `{destination}` are not what the source says: {names}",
+            hint=f"remove the folder `{destination}` and make the store again; nothing of the source was deleted",
+        )
     return report
+
+
+def _numbers(error: "TensorError") -> dict[str, Any]:
+    """A tensor's errors for JSON, which has neither infinity nor NaN."""
+    values = asdict(error).items()
+    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values}
 
 
 def _refuse_full_disk(plan: "StorePlan", destination: Path, empty_shards: bool) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from mimo_cli.checkpoint import early_read
 from mimo_cli.checkpoint.config import ModelConfig
 from mimo_cli.engine.bind import module_bytes
 from mimo_cli.engine.context import DEFAULT_CONTEXT_TOKENS, kv_bytes
@@ -36,14 +37,14 @@ def divide_memory(
     asked for, by default like that of a sequence; with a card it is kept there. Raises CapacityError where the budget
     is more than is free, or less than the model needs.
     """
-    process_bytes = rss_bytes()
+    taken_bytes = rss_bytes()
     limit = config.max_position_embeddings
     context = min(limit, context_tokens or DEFAULT_CONTEXT_TOKENS)
     experts = config.n_routed_experts * len(config.moe_layers)
     budget = MemoryBudget(
         # What this process has already is part of the budget, and no longer free.
-        total_bytes=setting.total_bytes(available_bytes() + process_bytes, machine_bytes()),
-        process_bytes=process_bytes,
+        total_bytes=setting.total_bytes(available_bytes() + taken_bytes, machine_bytes()),
+        process_bytes=max(0, taken_bytes - early_read.held_bytes()),  # which the dense part counts
         dense_bytes=module_bytes(modules),
         kv_bytes=0 if has_card else kv_bytes(config, dtype, context),
         buffer_bytes=buffer_bytes(config, min(context, CHUNK_TOKENS)) + reading_bytes,
@@ -52,5 +53,5 @@ def divide_memory(
         step_slots=config.num_experts_per_tok,
         cycle_slots=config.num_experts_per_tok * len(config.moe_layers),
     )
-    budget.require()
+    budget.require(available_bytes() + taken_bytes)
     return budget

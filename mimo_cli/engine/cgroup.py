@@ -55,14 +55,20 @@ def _ancestry(path: str) -> list[str]:
 
 
 def _read(folder: Path, version: int) -> MemoryGroup | None:
-    names = ("memory.max", "memory.current") if version == 2 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
-    try:
-        limit_bytes, used_bytes = (int((folder / name).read_text()) for name in names)
-    except (OSError, ValueError):  # no such group, or "max"
-        return None
-    if limit_bytes >= _NO_LIMIT:
+    # Beyond memory.high nobody is killed, but everything stands still.
+    limits = ("memory.max", "memory.high") if version == 2 else ("memory.limit_in_bytes",)
+    used_bytes = _number(folder / ("memory.current" if version == 2 else "memory.usage_in_bytes"))
+    limit_bytes = min((limit for name in limits if (limit := _number(folder / name)) is not None), default=_NO_LIMIT)
+    if used_bytes is None or limit_bytes >= _NO_LIMIT:
         return None
     return MemoryGroup(limit_bytes, used_bytes, _cache_bytes(folder), version)
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):  # no such group, or "max"
+        return None
 
 
 def _cache_bytes(folder: Path) -> int:

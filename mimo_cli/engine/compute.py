@@ -15,6 +15,7 @@ from mimo_cli.checkpoint.config import ModelConfig
 from mimo_cli.checkpoint.reader import CheckpointReader
 from mimo_cli.engine.bind import stored_parts
 from mimo_cli.engine.processor import has_native_bfloat16
+from mimo_cli.errors import UsageError
 from mimo_cli.model.attention import Attention
 from mimo_cli.model.binding import Binding
 from mimo_cli.model.decoder import DecoderLayer, TextModel
@@ -96,11 +97,17 @@ def open_experts(
     They are computed by the kernels if these read the format.
     """
     if stored is not None and compute.kernels is None:
-        return DequantizedExperts.of_records(stored, compute.dtype, resident_bytes)
+        source = open_source(stored, reading, config.moe_layers, config.n_routed_experts)
+        return DequantizedExperts.of_records(source, compute.dtype, resident_bytes)
     records = stored or (
         open_shard_records(reader, config, compute.kernels, compute.dtype) if compute.kernels else None
     )
     if compute.kernels is None or records is None:
+        if reading.verify:
+            raise UsageError(
+                f"--verify-experts checks experts as the native kernels read them: {compute.missing or 'not these'}",
+                hint="leave it out, or make a packed store with `mimo quantize` and check that",
+            )
         return DequantizedExperts.of_shards(reader, config, compute.dtype, resident_bytes)
     return ExpertStore(
         open_source(records, reading, config.moe_layers, config.n_routed_experts),
@@ -110,7 +117,7 @@ def open_experts(
         config.n_routed_experts,
         resident_bytes,
         config.num_experts_per_tok,
-        usage_file(records, config.moe_layers, reading),
+        usage_file(records, config.moe_layers, config.n_routed_experts, reading),
     )
 
 

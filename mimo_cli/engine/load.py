@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from mimo_cli.checkpoint import early_read
 from mimo_cli.checkpoint.config import ModelConfig
 from mimo_cli.checkpoint.contents import Contents
 from mimo_cli.checkpoint.names import text_weights
@@ -144,6 +145,8 @@ def load_engine(
     if card is None:
         bindings = pack_linears(decoder, bindings, reader, compute)
     here: list[nn.Module] = [decoder if card is None else decoder.embed_tokens, *towers]
+    if compute.kernels is None or card is not None:
+        early_read.forget()  # nobody takes packed matrices as they are
     budget = _allot(options, config, here, experts, compute_dtype, has_card=card is not None)
     is_tight = budget is not None and budget.slots < budget.experts
     loader = Loader(module_bytes([decoder, *towers]), on_load, compute.kernels, is_tight=is_tight)

@@ -123,8 +123,11 @@ class MemoryBudget:
         """Tell whether one token's experts do not fit together: then hardly any expert is still there when needed."""
         return self.slots < min(self.cycle_slots, self.experts)
 
-    def require(self) -> None:
-        """Raise CapacityError, naming what takes how much, where the budget is below `least_bytes`."""
+    def require(self, usable_bytes: int = 1 << 62) -> None:
+        """Raise CapacityError, naming what takes how much, where the budget is below `least_bytes`.
+
+        `usable_bytes` is what could be given at most.
+        """
         if self.total_bytes >= self.least_bytes:
             return
         given = f"{format_bytes(self.total_bytes)} given"
@@ -141,7 +144,10 @@ class MemoryBudget:
             ]
             listed = ", ".join(f"{format_bytes(size)} for {name}" for name, size in parts if size)
             message = f"needs {format_bytes(self.least_bytes)} ({listed}), {given}"
-        raise CapacityError(message, hint=f"--ram {_round_up_gb(self.least_bytes)}, or a smaller --ctx")
+        enough = f"--ram {_round_up_gb(self.least_bytes)}"
+        if self.least_bytes > usable_bytes:
+            enough = "close other programs, make a smaller store with `mimo quantize --recipe q4`"
+        raise CapacityError(message, hint=f"{enough}, or a smaller --ctx")
 
 
 def _round_up_gb(size_bytes: int) -> str:

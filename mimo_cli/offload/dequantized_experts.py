@@ -15,7 +15,6 @@ from torch import Tensor
 from mimo_cli.checkpoint.config import ModelConfig
 from mimo_cli.checkpoint.names import expert_weight_name
 from mimo_cli.checkpoint.reader import CheckpointReader
-from mimo_cli.offload.expert_records import ExpertRecords
 from mimo_cli.offload.record_source import RecordSource
 from mimo_cli.quant.buffers import allocate_bytes
 from mimo_cli.quant.experts import ExpertWeights, swiglu_experts
@@ -45,6 +44,7 @@ class DequantizedExperts:
         self.bytes_read = 0
         self._read = read
         self._expert_bytes = expert_bytes
+        self._source: RecordSource | None = None
         self._resident: OrderedDict[tuple[int, int], ExpertWeights] = OrderedDict()  # least recently used first
 
     @classmethod
@@ -64,11 +64,11 @@ class DequantizedExperts:
 
     @classmethod
     def of_records(
-        cls, records: ExpertRecords, dtype: torch.dtype, resident_bytes: int | None = None
+        cls, source: RecordSource, dtype: torch.dtype, resident_bytes: int | None = None
     ) -> "DequantizedExperts":
-        """Return packed experts as matrices of `dtype`, decoded by the reference decoder."""
+        """Return packed experts as matrices of `dtype`, decoded by the reference decoder; they close `source`."""
+        records = source.records
         up_shape, down_shape = records.up_shape, records.down_shape
-        source = RecordSource(records)
         slot = allocate_bytes(source.slot_bytes)
 
         def read(layer: int, expert_id: int) -> tuple[ExpertWeights, int]:
@@ -78,7 +78,9 @@ class DequantizedExperts:
             gate, up, down = (torch.from_numpy(values).to(dtype) for values in floats)
             return (gate, up, down), records.stored_bytes
 
-        return cls(read, 3 * up_shape.rows * up_shape.cols * dtype.itemsize, resident_bytes)
+        experts = cls(read, 3 * up_shape.rows * up_shape.cols * dtype.itemsize, resident_bytes)
+        experts._source = source
+        return experts
 
     reading_bytes = 0
 
@@ -124,8 +126,10 @@ class DequantizedExperts:
         self._resident.clear()
 
     def close(self) -> None:
-        """Let all kept experts go."""
+        """Let all kept experts go, and close their files."""
         self.clear()
+        if self._source is not None:
+            self._source.close()
 
     def _keep(self, key: tuple[int, int], weights: ExpertWeights) -> None:
         while self._resident and self.nbytes + self._expert_bytes > self.resident_bytes:

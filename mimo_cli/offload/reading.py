@@ -56,16 +56,16 @@ def open_source(records: ExpertRecords, reading: Reading, layers: Sequence[int],
 
     Raises CheckpointError where the first expert cannot be read.
     """
-    checks = RecordChecks.of_files(records, layers, reading.remember) if reading.verify else None
+    checks = RecordChecks.of_files(records, layers, experts, reading.remember) if reading.verify else None
     mode = reading.mode if reading.mode != "auto" else _best_mode(records, reading, layers, experts)
     return RecordSource(records, mode, reading.threads, checks, reading.read_at)
 
 
-def usage_file(records: ExpertRecords, layers: Sequence[int], reading: Reading) -> Path | None:
+def usage_file(records: ExpertRecords, layers: Sequence[int], experts: int, reading: Reading) -> Path | None:
     """Return where the popularity of a model's experts is kept from run to run; None where nothing is remembered."""
     if reading.remember is None or not layers or not records.extents(layers[0], 0):
         return None
-    return reading.remember / f"usage-{files_id(records, layers)}.json"
+    return reading.remember / f"usage-{files_id(records, layers, experts)}.json"
 
 
 def _best_mode(records: ExpertRecords, reading: Reading, layers: Sequence[int], experts: int) -> IOMode:

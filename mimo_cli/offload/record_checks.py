@@ -26,13 +26,15 @@ class RecordChecks:
         self._is_changed = False
         self._lock = threading.Lock()
         if path is not None:
-            with suppress(OSError, ValueError, TypeError):  # none yet, or damaged: learned again
+            with suppress(OSError, ValueError, TypeError, AttributeError):  # none yet, or damaged: learned again
                 self._known = {str(key): int(value) for key, value in json.loads(path.read_text("utf-8")).items()}
 
     @classmethod
-    def of_files(cls, records: ExpertRecords, layers: Sequence[int], folder: Path | None) -> "RecordChecks":
+    def of_files(
+        cls, records: ExpertRecords, layers: Sequence[int], experts: int, folder: Path | None
+    ) -> "RecordChecks":
         """Return the checksums kept in a folder for records whose files are as they are now."""
-        return cls(folder / f"checks-{files_id(records, layers)}.json" if folder else None)
+        return cls(folder / f"checks-{files_id(records, layers, experts)}.json" if folder else None)
 
     def expected(self, layer: int, expert_id: int) -> int | None:
         """Return the checksum of a record; None where it was never read."""
@@ -58,10 +60,12 @@ class RecordChecks:
             part.replace(self._path)
 
 
-def files_id(records: ExpertRecords, layers: Sequence[int]) -> str:
-    """Return a name for the files that experts come from: their paths, sizes and times of change."""
+def files_id(records: ExpertRecords, layers: Sequence[int], experts: int) -> str:
+    """Return a name for the files that all experts of some layers come from: their paths, sizes, times of change."""
     digest = hashlib.sha256()
-    for path in sorted({extent.path for layer in layers for extent in records.extents(layer, 0)}):
+    for path in sorted(
+        {extent.path for layer in layers for expert in range(experts) for extent in records.extents(layer, expert)}
+    ):
         with suppress(OSError):
             status = path.stat()
             digest.update(f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())

@@ -11,7 +11,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -36,8 +36,13 @@ from mimo_cli.store.encode import Error, pack_matrices
 from mimo_cli.store.journal import Finished, Journal
 from mimo_cli.store.manifest import JOURNAL_FILE, STORE_FILE, RecordLayout, StoreManifest, layer_file
 from mimo_cli.store.output import OutputFile, file_entries, remove_parts
-from mimo_cli.store.plan import DENSE, EXPERTS, DenseTensor, StorePlan
+from mimo_cli.store.plan import DENSE, EXPERTS, DenseTensor, StorePlan, is_same_conversion
 from mimo_cli.units import format_bytes
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 OnProgress = Callable[[int, int], None]
 """Told bytes written and bytes of the finished store."""
@@ -73,6 +78,14 @@ def convert(
     where the source is damaged.
     """
     _prepare(plan, folder)
+    with _alone(folder):
+        remove_parts(folder)
+        return _convert(plan, folder, jobs, empty_shards, on_progress)
+
+
+def _convert(
+    plan: StorePlan, folder: Path, jobs: int | None, empty_shards: bool, on_progress: OnProgress | None
+) -> Report:
     journal = Journal(folder, plan.conversion)
     try:
         with _one_thread():
@@ -123,7 +136,8 @@ class _Conversion:
             for part, error in file.errors.items():
                 totals[part].add(error)
         files = {name: finished[name].entry for name in self.plan.sizes if name != STORE_FILE}
-        report.manifest = self.plan.manifest(files, {part: error.relative for part, error in totals.items()})
+        errors = {part: error.relative for part, error in totals.items()}
+        report.manifest = self.plan.manifest(files, errors, self.journal.source)
         self._write(self.folder / STORE_FILE, report.manifest.to_bytes())
         self.reader.close()
         return report
@@ -302,7 +316,26 @@ def _prepare(plan: StorePlan, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise disk_error(folder, err) from err
-    remove_parts(folder)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Refuse to write into a folder that another conversion writes into, where the system can tell."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks; one that is held is another error
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as err:
+                raise UsageError(
+                    f"another `mimo quantize` writes into `{folder}`", hint="wait for it, or stop it first"
+                ) from err
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -342,7 +375,8 @@ def finished_manifest(plan: StorePlan, folder: Path) -> StoreManifest | None:
     """
     if (folder / STORE_FILE).is_file():
         manifest = StoreManifest.from_folder(folder)
-        if {"source": dict(manifest.source), "precision": dict(manifest.precision)} == plan.conversion:
+        kept = {"source": dict(manifest.source), "precision": dict(manifest.precision)}
+        if is_same_conversion(kept, plan.conversion):
             return manifest
         raise UsageError(
             f"`{folder}` is a packed store of another source or with other options",

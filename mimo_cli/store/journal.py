@@ -17,6 +17,7 @@ from mimo_cli.errors import UsageError
 from mimo_cli.store.encode import Error
 from mimo_cli.store.manifest import JOURNAL_FILE, FileEntry
 from mimo_cli.store.output import sync_folder
+from mimo_cli.store.plan import is_same_conversion
 
 _EMPTIED = "emptied"
 
@@ -33,7 +34,8 @@ class Finished:
 class Journal:
     """The journal of a folder. `finished` are the files of earlier runs, to be verified by whoever goes on.
 
-    `emptied` are shards of the source of which only the header may be left, with the bytes they had.
+    `emptied` are shards of the source of which only the header may be left, with the bytes they had; `source` is what
+    the source was when the conversion began.
     """
 
     def __init__(self, folder: Path, conversion: Mapping[str, Any]) -> None:
@@ -41,11 +43,12 @@ class Journal:
         self.finished: dict[str, Finished] = {}
         self.emptied: dict[str, int] = emptied_shards(folder)
         lines = _whole_lines(self.path)
-        if lines and lines[0] != dict(conversion):
+        if lines and not is_same_conversion(lines[0], conversion):
             raise UsageError(
                 f"`{folder}` holds an unfinished conversion of another source or with other options",
                 hint="give the options of then, or name another folder, or remove this one",
             )
+        self.source: Mapping[str, Any] = (lines[0] if lines else conversion)["source"]
         for line in lines[1:]:
             if _EMPTIED in line:
                 continue

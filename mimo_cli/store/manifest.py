@@ -26,7 +26,7 @@ FORMAT_VERSION = 1
 RECORD_ALIGNMENT_BYTES = 4096
 """Records begin at multiples of this, so that they can be read past the system's cache."""
 
-_AGAIN = "make the store again with `mimo quantize`"
+_AGAIN = "remove the folder and make the store again with `mimo quantize`"
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ model.safetensors.index.json  mimo_store.json                               whic
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import torch
 
@@ -59,6 +60,9 @@ _COPIED_SUFFIXES = (".json", ".jinja", ".txt", ".model")
 _NOT_COPIED = (INDEX_FILE, STORE_FILE, JOURNAL_FILE)
 _NO_HASH = "0" * 64
 _NO_ERROR = "0.000e+00"
+_SAMPLES, _SAMPLE_BYTES = 16, 4096
+"""Blocks of a shard's weights that tell it from another of the same header."""
+
 _QKV_PARTS = ("q_proj", "k_proj", "v_proj")
 _PLAIN_MATRICES = (".o_proj.weight", "lm_head.weight", ".eh_proj.weight")
 """Matrices of the network that the releases do not quantise, but a store may."""
@@ -134,16 +138,19 @@ class StorePlan:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What tells this source from another: hashes of its configuration and of the shards' headers."""
+        """What tells this source from another: hashes of its configuration, of the shards' headers and some weights."""
         starts: dict[Path, int] = {}
         for name in self.index:
             info = self.index[name]
             starts[info.shard] = min(info.offset, starts.get(info.shard, info.offset))
         shards = []
         for path, start in sorted(starts.items()):
+            size_bytes = self.index.shard_bytes[path]
             with path.open("rb") as file:
                 header = hashlib.sha256(file.read(start)).hexdigest()
-            shards.append({"name": path.name, "size_bytes": self.index.shard_bytes[path], "header_sha256": header})
+                weights = _sample_weights(file, start, size_bytes)
+            hashes = {"header_sha256": header, "sampled_sha256": weights}
+            shards.append({"name": path.name, "size_bytes": size_bytes, **hashes})
         config = hashlib.sha256((self.source / "config.json").read_bytes()).hexdigest()
         return {"name": self.source.resolve().name, "config_sha256": config, "shards": shards}
 
@@ -176,12 +183,49 @@ class StorePlan:
             for part, was in changed.items()
         )
 
-    def manifest(self, files: Mapping[str, FileEntry], errors: Mapping[str, float]) -> StoreManifest:
-        """Return the manifest of the finished store."""
-        return StoreManifest(self.identity, self.precision, self.records, self.packed, files, self.losses(errors))
+    def manifest(
+        self, files: Mapping[str, FileEntry], errors: Mapping[str, float], source: Mapping[str, Any] | None = None
+    ) -> StoreManifest:
+        """Return the manifest of the finished store; `source` is the identity as it was when the conversion began."""
+        return StoreManifest(
+            source or self.identity, self.precision, self.records, self.packed, files, self.losses(errors)
+        )
 
     def _formats(self, names: Iterable[str]) -> list[str]:
         return sorted({stored_format(name, self.index) for name in names})
+
+
+def is_same_conversion(kept: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Tell whether a conversion of earlier, as journals and manifests keep it, is the one that is asked for now.
+
+    Weights of a shard that was cut off behind its header since then are taken for the same.
+    """
+
+    def known(conversion: Mapping[str, Any]) -> dict[str, Any]:
+        source = dict(conversion["source"])
+        shards = [{**shard, "sampled_sha256": ""} if shard["name"] in cut_off else shard for shard in source["shards"]]
+        return {**conversion, "source": {**source, "shards": shards}}
+
+    cut_off = {shard["name"] for shard in now["source"]["shards"] if shard["sampled_sha256"] == _NO_HASH}
+    try:
+        return known(kept) == known(now)
+    except (KeyError, TypeError):  # of a shape that this version does not write
+        return False
+
+
+def _sample_weights(file: BinaryIO, start: int, size_bytes: int) -> str:
+    """Hash blocks spread over a shard's weights, so that other weights of the same shapes are another source.
+
+    Returns _NO_HASH for a shard of which only the header is left.
+    """
+    if os.fstat(file.fileno()).st_size < size_bytes:
+        return _NO_HASH
+    found = hashlib.sha256()
+    last = max(start, size_bytes - _SAMPLE_BYTES)
+    for number in range(_SAMPLES):
+        file.seek(start + (last - start) * number // (_SAMPLES - 1))
+        found.update(file.read(_SAMPLE_BYTES))
+    return found.hexdigest()
 
 
 def plan_store(source: Path, options: QuantizeOptions, emptied: Mapping[str, int] | None = None) -> StorePlan:

@@ -4,6 +4,7 @@ The decoder shares no code with the writing side but the formats' definitions; t
 slower, gives the same numbers. Several experts are compared at a time.
 """
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ from mimo_cli.store.emptying import PROJECTIONS
 from mimo_cli.store.encode import Error, rows_of, slabs
 from mimo_cli.store.manifest import RecordLayout, StoreManifest, check_files, layer_file
 from mimo_cli.store.output import file_entries
-from mimo_cli.store.plan import StorePlan
+from mimo_cli.store.plan import EXPERTS, StorePlan
 
 OnVerified = Callable[[int, int], None]
 """Told bytes verified and bytes in all."""
@@ -39,12 +40,21 @@ _MOST_WORKERS = 8
 
 @dataclass(frozen=True)
 class TensorError:
-    """One tensor of the store against the source: relative error (root of sums of squares), largest difference."""
+    """One tensor of the store against the source: relative error (root of sums of squares), largest difference.
+
+    `is_lossy` says that its format may differ from the source's numbers.
+    """
 
     tensor: str
     format: str
     relative_error: float
     max_error: float
+    is_lossy: bool
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether the tensor is not what was to be written: no numbers, or others where none may change."""
+        return not math.isfinite(self.relative_error) or (self.relative_error > 0 and not self.is_lossy)
 
 
 def verify_hashes(folder: Path, manifest: StoreManifest, on_verified: OnVerified | None = None) -> None:
@@ -63,7 +73,7 @@ def verify_hashes(folder: Path, manifest: StoreManifest, on_verified: OnVerified
         names = ", ".join(f"`{name}`" for name in wrong[:5])
         raise CheckpointError(
             f"{len(wrong)} of {len(manifest.files)} files of `{folder}` have another hash than when written: {names}",
-            hint="remove them and `mimo_store.json`, or the folder, and make the store again with `mimo quantize`",
+            hint=f"remove the folder `{folder}` and make the store again with `mimo quantize`",
         )
 
 
@@ -79,7 +89,7 @@ def compare_tensors(plan: StorePlan, folder: Path, manifest: StoreManifest) -> I
             if tensor.packed is None:
                 same = torch.equal(_bytes(source.raw(tensor.weight)), _bytes(stored.raw(tensor.weight)))
                 error = 0.0 if same else float("inf")
-                yield TensorError(tensor.weight, str(tensor.stored.dtype).removeprefix("torch."), error, error)
+                yield TensorError(tensor.weight, str(tensor.stored.dtype).removeprefix("torch."), error, error, False)
                 source.release(tensor.weight)
                 stored.release(tensor.weight)
                 continue
@@ -93,6 +103,7 @@ def compare_tensors(plan: StorePlan, folder: Path, manifest: StoreManifest) -> I
 
 def _compare_experts(source: CheckpointReader, folder: Path, manifest: StoreManifest) -> Iterator[TensorError]:
     layout = manifest.records
+    is_lossy = any(loss.part == EXPERTS for loss in manifest.lossy)
     workers = min(_MOST_WORKERS, os.cpu_count() or 1)
     for layer in layout.layers if layout else ():
         assert layout is not None
@@ -100,7 +111,7 @@ def _compare_experts(source: CheckpointReader, folder: Path, manifest: StoreMani
         waiting: deque[Future[list[TensorError]]] = deque()
         with ThreadPoolExecutor(workers) as pool:
             for expert in range(layout.experts):
-                waiting.append(pool.submit(_compare_expert, source, layout, layer, expert, records))
+                waiting.append(pool.submit(_compare_expert, source, layout, layer, expert, records, is_lossy))
                 if len(waiting) > workers:
                     yield from waiting.popleft().result()
             while waiting:
@@ -108,7 +119,12 @@ def _compare_experts(source: CheckpointReader, folder: Path, manifest: StoreMani
 
 
 def _compare_expert(
-    source: CheckpointReader, layout: RecordLayout, layer: int, expert: int, records: NDArray[np.uint8]
+    source: CheckpointReader,
+    layout: RecordLayout,
+    layer: int,
+    expert: int,
+    records: NDArray[np.uint8],
+    is_lossy: bool,
 ) -> list[TensorError]:
     record = torch.from_numpy(np.array(records[expert]))
     names = [expert_weight_name(layer, expert, projection) for projection in PROJECTIONS]
@@ -119,7 +135,7 @@ def _compare_expert(
     for name in names:
         source.release(name)
     return [
-        TensorError(name, layout.format, error.relative, largest)
+        TensorError(name, layout.format, error.relative, largest, is_lossy)
         for name, (error, largest) in zip(names, found, strict=True)
     ]
 
@@ -139,7 +155,7 @@ def _compare_stream(matrices: list[StoredMatrix], data: Tensor, shape: PackedSha
 
 def _compare(name: str, kind: str, original: Tensor, decoded: Tensor) -> TensorError:
     found = compare(original, decoded)
-    return TensorError(name, kind, Error(found.squared_error, found.squared_weights).relative, found.largest)
+    return TensorError(name, kind, Error(found.squared_error, found.squared_weights).relative, found.largest, True)
 
 
 def _bytes(tensor: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Large reads: the same bytes from the cache, past it and half of each, at any offset the format allows."""
 
+import errno
+import fcntl
 import os
 from pathlib import Path
 
@@ -55,3 +57,22 @@ def test_a_file_that_ends_too_early_is_named(tmp_path: Path) -> None:
         read_bytes(path, 0, 60_000)
     with pytest.raises(CheckpointError, match="cannot be read"):
         read_bytes(tmp_path / "none.bin", 0, 4096)
+
+
+def test_a_disk_that_refuses_reads_past_the_cache_is_read_through_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, content = _file(tmp_path, 50_000)
+    _forget(path)
+    read, refused = os.preadv, []
+
+    def preadv(descriptor: int, parts: list[memoryview], offset: int) -> int:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & direct_file.DIRECT:
+            refused.append(offset)
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return read(descriptor, parts, offset)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    data = read_bytes(path, 128, 40_000)
+    assert data is not None and data.numpy().tobytes() == content[128:40_128]
+    assert refused or not direct_file.DIRECT

@@ -90,3 +90,22 @@ def test_what_nobody_took_is_given_back(tmp_path: Path) -> None:
     early_read.begin(tmp_path, 1 << 20)
     early_read.forget()
     assert all(early_read.take(path, *place) is None for place in places.values())
+
+
+@pytest.mark.parametrize("head", [b"[]", b"[" * 90_000, b'{"a.packed": {"data_offsets": [0, 1e999]}}', b"\xff"])
+def test_a_damaged_header_is_left_to_loading(head: bytes, tmp_path: Path) -> None:
+    (tmp_path / early_read.STORE_FILE).write_text("{}")
+    (tmp_path / "text.safetensors").write_bytes(len(head).to_bytes(8, "little") + head)
+    early_read.begin(tmp_path, 1 << 20)
+    assert early_read.held_bytes() == 0
+
+
+def test_what_is_held_is_known_until_it_is_taken_or_forgotten(tmp_path: Path) -> None:
+    path, places, _ = store(tmp_path)
+    early_read.begin(tmp_path, 1 << 20)
+    names = list(MATRICES)
+    assert taken(path, *places[names[0]]) is not None
+    early_read._parts[str(path), *places[names[1]]].is_over.wait()
+    assert early_read.held_bytes() >= MATRICES[names[1]]
+    early_read.forget()
+    assert early_read.held_bytes() == 0

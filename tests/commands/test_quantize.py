@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import wave
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 
 from mimo_cli.engine.sequence import Sequence
 from mimo_cli.store import output
+from mimo_cli.store.verify import TensorError
 from tests.support.cli import Run, run_cli
 from tests.support.stores import SOURCES, copied_store, file_sizes, flip_byte, made_store
 
@@ -207,3 +209,16 @@ def test_a_store_says_what_was_lost_and_inspect_shows_it(tmp_path: Path) -> None
     assert "lossy      experts: FP8 -> int4 g32" in run_cli("inspect", store, home=tmp_path).out
     run = run_cli("chat", "-m", store, "-t", "0", "-n", "2", "--no-think", "hello", home=tmp_path)
     assert run.code == 0 and "mimo: lossy: dense: BF16, FP8 -> int8, relative error 0." in run.err
+
+
+@pytest.mark.parametrize("found", [float("nan"), float("inf")])
+def test_a_tensor_that_is_not_the_sources_ends_verification_and_keeps_the_source(found: float, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(SOURCES["text"], source)
+    errors = [TensorError("good", "int4", 0.1, 0.1, True), TensorError("bad", "int4", found, found, True)]
+    argv = (str(source), str(tmp_path / "store"), "--experts", "int4", "--verify", "--delete-source-shards", "--yes")
+    run = _quantize(tmp_path, *argv, store__verify__compare_tensors=lambda *_: iter(errors))
+    assert run.code == 3 and "1 of 2 tensors" in run.err and "`bad`" in run.err
+    report = json.loads((tmp_path / "store" / "verify.json").read_text("utf-8"), parse_constant=pytest.fail)
+    assert report["worst"] == {**asdict(errors[1]), "relative_error": None, "max_error": None}
+    assert list(source.glob("*.safetensors"))

@@ -52,3 +52,12 @@ def test_a_group_that_is_full_leaves_nothing(tmp_path: Path) -> None:
     write(tmp_path, memory__max=100, memory__current=150)
     group = memory_group(tmp_path, tmp_path / "nothing")
     assert group is not None and group.free_bytes == 0
+
+
+def test_what_throttles_counts_like_what_kills(tmp_path: Path) -> None:
+    write(tmp_path / "job", memory__max="max", memory__high=900, memory__current=100)
+    group = memory_group(tmp_path, membership(tmp_path, "0::/job\n"))
+    assert group is not None and group.limit_bytes == 900
+    write(tmp_path / "job", memory__max=500)
+    group = memory_group(tmp_path, membership(tmp_path, "0::/job\n"))
+    assert group is not None and group.limit_bytes == 500

@@ -78,6 +78,9 @@ def test_what_is_needed_is_listed_part_by_part() -> None:
     with pytest.raises(CapacityError, match=expected) as refused:
         replace(BUDGET, total_bytes=10 * GB).require()
     assert refused.value.hint == "--ram 10.1G, or a smaller --ctx"
+    with pytest.raises(CapacityError) as refused:
+        replace(BUDGET, total_bytes=10 * GB).require(usable_bytes=10 * GB)
+    assert "--ram" not in refused.value.hint and "close other programs" in refused.value.hint
 
 
 def test_below_the_experts_of_one_token_hardly_any_is_found_again() -> None:

@@ -59,7 +59,7 @@ def test_stored_bytes_are_those_of_the_tensors_with_their_scales(name: str) -> N
 @pytest.mark.parametrize("name", ["text", "text_mxfp4"])
 def test_records_serve_a_machine_without_kernels_too(name: str) -> None:
     records, reader, config = open_records(name)
-    decoded = DequantizedExperts.of_records(records, torch.float32)
+    decoded = DequantizedExperts.of_records(RecordSource(records), torch.float32)
     plain = DequantizedExperts.of_shards(reader, config, torch.float32)
     for found, expected in zip(decoded.expert(1, 3), plain.expert(1, 3), strict=True):
         assert torch.equal(found, expected)

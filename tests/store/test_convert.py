@@ -1,6 +1,8 @@
 """Conversion: what is kept bit for bit, what a store holds, and going on after kill -9, a full disk and damage."""
 
 import errno
+import fcntl
+import json
 import os
 import random
 import shutil
@@ -24,7 +26,7 @@ from mimo_cli.store import output
 from mimo_cli.store.convert import convert, finished_manifest, missing_bytes
 from mimo_cli.store.manifest import JOURNAL_FILE, STORE_FILE, StoreManifest, layer_file
 from mimo_cli.store.plan import QuantizeOptions, StorePlan, plan_store
-from mimo_cli.store.verify import compare_tensors, verify_hashes
+from mimo_cli.store.verify import TensorError, compare_tensors, verify_hashes
 from tests.support.source_tree import ROOT
 from tests.support.stores import (
     SOURCES,
@@ -287,3 +289,52 @@ def test_missing_bytes_count_what_is_not_there_yet(tmp_path: Path) -> None:
     needed_bytes, free_bytes = missing_bytes(plan, tmp_path / "deep" / "store")
     assert needed_bytes == plan.total_bytes and free_bytes > 0
     assert missing_bytes(plan, made_store("text", "int4"))[0] == 0
+
+
+def _with_other_weights(folder: Path) -> Path:
+    """Copy the source, a weight of every shard changed, headers and sizes as they were."""
+    shutil.copytree(SOURCES["text"], folder)
+    for shard in TensorIndex.open(folder).shard_bytes:
+        flip_byte(shard, shard.stat().st_size - 10)
+    return folder
+
+
+def test_other_weights_under_the_same_headers_are_another_source(tmp_path: Path) -> None:
+    source = tmp_path / SOURCES["text"].name
+    other = plan_store(_with_other_weights(source), QuantizeOptions("int4"))
+    assert make_plan("text", "int4").conversion != other.conversion
+    with pytest.raises(UsageError, match="of another source or with other options"):
+        finished_manifest(other, made_store("text", "int4"))
+    folder = tmp_path / "store"
+    folder.mkdir()
+    (folder / JOURNAL_FILE).write_text(json.dumps(make_plan("text", "int4").conversion) + "\n", "utf-8")
+    with pytest.raises(UsageError, match="unfinished conversion of another source"):
+        convert(other, folder)
+
+
+def test_two_conversions_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    folder.mkdir()
+    other = os.open(folder, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    with pytest.raises(UsageError, match="another `mimo quantize` writes into"):
+        convert(make_plan("text", "int4"), folder)
+    os.close(other)
+    convert(make_plan("text", "int4"), folder)
+    assert finished_manifest(make_plan("text", "int4"), folder) is not None
+
+
+@pytest.mark.parametrize(
+    ("relative_error", "is_lossy", "is_wrong"),
+    [
+        (0.0, False, False),
+        (0.1, True, False),
+        (1e-9, False, True),
+        (float("inf"), True, True),
+        (float("nan"), True, True),
+    ],
+)
+def test_a_tensor_is_wrong_without_numbers_or_where_nothing_may_change(
+    relative_error: float, is_lossy: bool, is_wrong: bool
+) -> None:
+    assert TensorError("w", "int4", relative_error, relative_error, is_lossy).is_wrong is is_wrong
