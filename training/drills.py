@@ -7,12 +7,15 @@ import numpy as np
 
 from training.data import strings, sums
 from training.data.dice import Dice
+from training.data.prose import COMMON_VERBS, PLAIN_WORDS
 from training.data.sample import Sample, Split
 from training.data.vocabulary import CONTENT_WORDS
 from training.prompts import Example, Prompter
 from training.sources import Group, Source
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
+NAMES_IN_CODE = (*COMMON_VERBS, *PLAIN_WORDS, *(f"{verb}_{word}" for verb in COMMON_VERBS for word in PLAIN_WORDS[:20]))
+"""Words that the vocabulary mostly lacks, alone and as names of tools."""
 
 
 def _item(dice: Dice) -> str:
@@ -68,6 +71,28 @@ def repeats(prompter: Prompter) -> Source:
         once = rng.choice(known, count, replace=count > len(known) // 2 or rng.random() < 0.3)
         ids = np.concatenate([once, once])
         return [Example(ids, ids.copy(), count + 1, "repeats", count + 1)]
+
+    return draw
+
+
+def far_repeats(prompter: Prompter, length: int) -> Source:
+    """Half a row of words, spelled names and numbers, and the same again: looking back further than a window.
+
+    What is spelled repeats its letters over and over, so one letter before is not enough to know the next: several are.
+    Only this taught calls of tools, whose names stand hundreds of tokens before they are used.
+    """
+    signs = (" ", "\n", ", ", "_", ">", "</name>\n<name>", '": "', ": ", "=")
+
+    def draw(rng: np.random.Generator, split: Split) -> Group:
+        dice = Dice(rng)
+        wanted, sign = dice.integer(length // 6, length // 2 - 4), dice.pick(signs)
+        is_spelled = dice.chance(0.7)
+        once: list[int] = []
+        while len(once) < wanted:
+            word = dice.pick(NAMES_IN_CODE) if is_spelled and dice.chance(0.8) else _item(dice)
+            once += prompter.encode(word + sign)
+        ids = np.array([*once[:wanted], *once[:wanted]])
+        return [Example(ids, ids.copy(), wanted + 1, "far repeats", wanted + 1)]
 
     return draw
 

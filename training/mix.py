@@ -9,7 +9,7 @@ from mimo_cli.chat.media_options import MediaOptions
 from training.data import films, lookup, mixed, pairs, smalltalk, sounds, speech, strings, sums, system, tools, words
 from training.data.sample import Sample, Split, dialogue
 from training.data.speech_clips import ClipFolder
-from training.drills import drills, lists, repeats
+from training.drills import drills, far_repeats, lists, repeats
 from training.feeder import CHUNK, Feeder
 from training.media import ReadyGroup, ready_group
 from training.pool import Encoder, Fetch, Pool, scene_group
@@ -95,6 +95,7 @@ def text_sources(prompter: Prompter, length: int) -> dict[str, Source]:
         "repeats": repeats(prompter),
         "drills": drills(prompter),
         "lists": lists(prompter),
+        "far repeats": far_repeats(prompter, length),
         **{name: fitting(prompter, make, length) for name, make in makers.items()},
         **{name: grouped(prompter, make, length) for name, make in groups.items()},
     }

@@ -49,9 +49,9 @@ class Rows:
 
 SHORT_TEXT = {
     "drills": 1.0, "lists": 1.0, "lookups": 1.0, "strings": 4.0, "sums": 4.0, "system": 4.0, "dialogues": 1.0,
-    "smalltalk": 0.5,
+    "smalltalk": 0.5, "far repeats": 0.7,
 }  # fmt: skip
-LONG_TEXT = {"lookup": 1.0, "lookups": 2.0, "tools": 5.0, "needle": 0.5}
+LONG_TEXT = {"far repeats": 3.0, "lookup": 1.0, "lookups": 1.5, "tools": 5.0, "needle": 1.0}
 SHORT_SPEECH = {"spoken words": 0.7, "speech": 4.0, "sounds": 0.4}
 SHORT_SIGHT = {"pictures": 2.5, "words": 2.0, "pairs": 0.2, "video": 1.5, "mixed": 0.4}
 
@@ -105,10 +105,10 @@ class Settings:
     )
     mix: TrunkSettings = field(
         default_factory=lambda: TrunkSettings(
-            990,
+            940,
             (
-                Rows(16, 256, 0.74, {**SHORT_TEXT, **SHORT_SPEECH, **SHORT_SIGHT}),
-                Rows(5, 800, 0.26, LONG_TEXT),
+                Rows(16, 256, 0.66, {**SHORT_TEXT, **SHORT_SPEECH, **SHORT_SIGHT}),
+                Rows(5, 800, 0.34, LONG_TEXT),
             ),
             muon_rate=0.014,
             adam_rate=2e-3,
