@@ -1,7 +1,9 @@
 """Who computes what: native kernels for every stored format, torch elsewhere, the same model either way."""
 
 from collections import Counter
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,15 +13,18 @@ from mimo_cli.engine.bind import module_bytes
 from mimo_cli.engine.compute import Compute, choose_compute, pack_linears
 from mimo_cli.engine.engine import Engine
 from mimo_cli.engine.load import LoadOptions, load_engine
+from mimo_cli.errors import CheckpointError, UsageError
 from mimo_cli.model.binding import text_bindings
 from mimo_cli.model.decoder import TextModel
 from mimo_cli.offload.dequantized_experts import DequantizedExperts
 from mimo_cli.offload.expert_store import ExpertStore
+from mimo_cli.offload.reading import DEFAULT_READING
 from mimo_cli.quant.kernels import ISA_VARIABLE, Kernels
 from mimo_cli.quant.linear import Linear, PackedLinear
 from tests.support.checkpoint_files import open_golden
 from tests.support.engines import GOLDEN, MINIATURE, golden_engine, golden_ids, miniature_engine
 from tests.support.kernels import kernels, needs_kernels
+from tests.support.stores import copied_store, flip_byte
 from tests.support.tiny_config import tiny_config
 
 FOLDERS = {"text": GOLDEN / "text", "text_mxfp4": GOLDEN / "text_mxfp4", "miniature": MINIATURE}
@@ -182,3 +187,31 @@ def test_int8_activations_are_announced_where_they_lose_something(name: str, los
     found, expected = engine.logits(ids_of(name)), golden_engine(name).logits(ids_of(name))
     assert torch.equal(found, expected) is not loses
     assert (found - expected).norm() <= 0.1 * expected.norm()
+
+
+def test_without_kernels_a_stores_experts_are_checked_and_its_files_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ISA_VARIABLE, "none")
+    folder = copied_store(tmp_path / "store", "text", "int4")
+    options = LoadOptions(reading=replace(DEFAULT_READING, verify=True))
+
+    def open_files() -> int:
+        return sum(link.resolve().parent == folder.resolve() for link in Path("/proc/self/fd").iterdir())
+
+    before = open_files()
+    for _ in range(2):
+        engine = load_engine(folder, options=options)
+        engine.logits(golden_ids(0))
+        engine.close()
+    assert open_files() == before
+    for layer in sorted(folder.glob("experts-*.bin")):
+        flip_byte(layer, 100)
+    with pytest.raises(CheckpointError, match="its checksum is not the recorded one"):
+        load_engine(folder, options=options).logits(tuple(range(200)))
+
+
+def test_what_cannot_be_checked_is_not_silently_left_unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ISA_VARIABLE, "none")
+    with pytest.raises(UsageError, match="--verify-experts checks experts as the native kernels read them"):
+        load_engine(GOLDEN / "text", options=LoadOptions(reading=replace(DEFAULT_READING, verify=True)))

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import json
+import math
 import os
 import random
 import shutil
@@ -330,8 +331,8 @@ def test_two_conversions_do_not_write_into_one_folder(tmp_path: Path) -> None:
         (0.0, False, False),
         (0.1, True, False),
         (1e-9, False, True),
-        (float("inf"), True, True),
-        (float("nan"), True, True),
+        (math.inf, True, True),
+        (math.nan, True, True),
     ],
 )
 def test_a_tensor_is_wrong_without_numbers_or_where_nothing_may_change(
