@@ -1,6 +1,7 @@
 """What training puts in the place of media is what the runtime's towers say about the same media."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -86,3 +87,16 @@ def test_questions_of_one_scene_share_its_picture() -> None:
     found = [group for group, _ in zip(groups(), range(12), strict=False)]
     assert all(len({id(part) for s in g for part in s.user if not isinstance(part, str)}) == 1 for g in found)
     assert max(map(len, found)) == 4
+
+
+def test_a_dialogue_about_a_picture_shows_it_once(encoder: Encoder) -> None:
+    options = MediaOptions.of_checkpoint(encoder.prompter.config.processor)
+    groups = (scene_group(np.random.default_rng(seed), "train") for seed in range(40))
+    group = next(group for group in groups if group[-1].turns)
+    ready = ready_group(group, options)
+    assert len(ready.media) == 1 and all(used == (0,) for used in ready.used)
+    (stub,) = encoder.shelve(list(ready.media))
+    examples = [encoder.prompter.example(sample, [stub]) for sample in ready.samples]
+    for before, after in pairwise(examples):
+        assert (after.keys < 0).sum() == stub.rows
+        assert (after.ids[: len(before)] == before.ids).all(), "what was said stands before what follows"

@@ -99,6 +99,13 @@ def test_objects_that_come_change_the_picture_from_their_frame_on():
             assert (change > 100).sum() > 20
 
 
+def test_a_group_of_questions_is_about_one_film():
+    for seed in range(20):
+        group = films.make_group(np.random.default_rng(seed), "train")
+        assert len({id(sample.user[0]) for sample in group}) == 1
+        assert len({sample.user[1] for sample in group}) == len(group) <= 3
+
+
 def test_film_objects_belong_to_the_split():
     for split in ("train", "held_out"):
         for sample in samples(films.make, split, 40):
