@@ -1,9 +1,11 @@
 """Decoding films: every frame under its number, upright, counted as they come out of the decoder."""
 
 import dataclasses
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -135,6 +137,54 @@ def test_a_film_that_ends_before_its_promise_is_an_error_that_names_the_frame(tm
     for decoder in ("opencv", "pyav"):
         with pytest.raises(MediaError, match="frame 25 of 30 cannot be decoded"):
             list(read_frames(dataclasses.replace(film, decoder=decoder), [0, 19, 25]))
+
+
+def zero_packets(path: Path, numbers: Iterable[int]) -> None:
+    """Overwrite some packets of a film with zeros, as a download leaves them that was never completed."""
+    with av.open(str(path)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for number in numbers:
+        start, size = places[number]
+        data[start : start + size] = bytes(size)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("decoder", ["opencv", "pyav"])
+@pytest.mark.parametrize("lost", [[8], [0], [39], [8, 9, 10, 38, 39]], ids=str)
+def test_a_damaged_packet_costs_its_own_frame_only(lost: list[int], decoder: Decoder, tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    write_film(path, numbered_frames(40))
+    zero_packets(path, lost)
+    film = open_film(str(path))
+    assert film.notes == (f"the film is damaged: {len(lost)} of 40 frames cannot be decoded",)
+    # One in the middle keeps its number, the next one stands in for it; a lost end is not counted.
+    kept = [number for number in range(40) if number not in lost]
+    assert film.num_frames == count_frames(film.path, decoder) == kept[-1] + 1
+    film = dataclasses.replace(film, decoder=decoder, num_frames=40)
+    expected = [min((k for k in kept if k >= number), default=kept[-1]) for number in range(40)]
+    assert [frame_number(frame) for frame in read_frames(film, range(40))] == expected
+
+
+def test_a_hole_longer_than_any_patience_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    write_film(path, (frame for _ in range(4) for frame in numbered_frames(40)))
+    zero_packets(path, range(20, 140))
+    film = open_film(str(path))
+    assert film.num_frames == 160 and "120 of 160 frames" in film.notes[0]
+    assert [frame_number(frame) for frame in read_frames(film, [19, 20, 139, 159])] == [19, 20, 20, 39]
+
+
+@pytest.mark.parametrize("decoder", ["opencv", "pyav"])
+def test_a_damaged_packet_of_a_codec_that_reorders_frames_leaves_the_film_whole(
+    decoder: Decoder, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.mp4"
+    write_film(path, noisy_frames(60), codec="libx264")
+    zero_packets(path, [8])
+    film = dataclasses.replace(open_film(str(path)), decoder=decoder)
+    assert film.num_frames == 60 and film.notes == ("the film is damaged: 1 of 60 frames cannot be decoded",)
+    assert len(list(read_frames(film, range(60)))) == 60
 
 
 def test_sound_alone_is_no_film(tmp_path: Path) -> None:
