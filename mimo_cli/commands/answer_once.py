@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from mimo_cli.chat.attachments import MediaOpener
+from mimo_cli.chat.chat_file import load_conversation, save_conversation
 from mimo_cli.chat.conversation import Conversation
 from mimo_cli.chat.messages import Message
 from mimo_cli.checkpoint.config import ModelConfig
 from mimo_cli.commands.chat_request import ChatOptions, ChatRequest
+from mimo_cli.commands.interrupts import ctrl_c_waits
 from mimo_cli.commands.loading import (
     LoadedModel,
     announce,
@@ -36,12 +38,12 @@ def answer_once(request: ChatRequest, terminal: Terminal) -> int:
     # Media are opened before the model is loaded: a wrong path must not cost minutes.
     config = ModelConfig.from_file(request.choice.folder / CONFIG_FILE)
     message = user_message(request.question, media_opener(config, request.choice, request.media))
-    system = [] if request.system is None else [Message.of("system", request.system)]
     chat = request.chat
     for note in media_notes(message):
         terminal.warn(note)
     with loaded_for_chat(request, terminal) as loaded:
-        conversation = Conversation([*system, message], request.tools)
+        conversation = first_conversation(request, loaded, terminal)
+        conversation.add(message)
         dialogue = Dialogue(loaded.engine.speaker, conversation, context_tokens=request.model.ctx)
         announce(terminal, loaded, dialogue.timeline.max_tokens, in_full=not chat.as_json)
         style = TurnStyle(
@@ -56,11 +58,37 @@ def answer_once(request: ChatRequest, terminal: Terminal) -> int:
         if cut:
             terminal.warn(cut)
         notes = [*loaded.engine.notes, *media_notes(message), *result.notes, *([cut] if cut else [])]
-        _deliver(chat, terminal, result, json_answer(loaded, result, notes))
+        try:
+            _deliver(chat, terminal, result, json_answer(loaded, result, notes))
+        finally:
+            _save(request, conversation, loaded)
     if result.finish_reason == "cancelled":
         return INTERRUPTED
     is_cut = result.finish_reason in ("length", "context")
     return LIMIT_REACHED if is_cut and chat.fail_on_length else 0
+
+
+def first_conversation(request: ChatRequest, loaded: LoadedModel, terminal: Terminal) -> Conversation:
+    """Return the conversation that a request begins with: the saved one it goes on with, or an empty one.
+
+    The request's own system text and tools win over saved ones. Raises what load_conversation raises.
+    """
+    if request.resumed is None:
+        system = [] if request.system is None else [Message.of("system", request.system)]
+        return Conversation(system, request.tools)
+    conversation = load_conversation(request.resumed, loaded.engine.media_opener.open, loaded.engine.tokenizer)
+    set_given(request, conversation)
+    turns = sum(message.role == "user" for message in conversation.messages)
+    terminal.note(f"mimo: {turns} question{'' if turns == 1 else 's'} from {request.resumed}")
+    return conversation
+
+
+def set_given(request: ChatRequest, conversation: Conversation) -> None:
+    """Let the system text and the tools of a request, where it has some, win over those of a saved dialogue."""
+    if request.system is not None:
+        conversation.set_system(request.system)
+    if request.tools is not None:
+        conversation.set_tools(request.tools)
 
 
 def turn_options(request: ChatRequest) -> TurnOptions:
@@ -122,6 +150,14 @@ def json_answer(loaded: LoadedModel, result: TurnResult, notes: Sequence[str]) -
         "lossy": list(loaded.engine.core.losses),
         "notes": list(notes),
     }
+
+
+def _save(request: ChatRequest, conversation: Conversation, loaded: LoadedModel) -> None:
+    """Write a saved dialogue back once its new question has an answer. Raises MimoError where that fails."""
+    is_answered = conversation.messages[-1].role == "assistant"
+    if request.resumed is not None and request.chat.save and is_answered:
+        with ctrl_c_waits():
+            save_conversation(request.resumed, conversation, loaded.engine.tokenizer)
 
 
 def _deliver(chat: ChatOptions, terminal: Terminal, result: TurnResult, document: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from mimo_cli.commands.options import (
     SamplingOptions,
     ThinkingOptions,
 )
+from mimo_cli.commands.saved_chats import find_chat
 from mimo_cli.commands.sources import (
     Attachment,
     Kind,
@@ -58,7 +59,8 @@ def chat(
 
     With a prompt or piped input it answers once and exits; the answer alone goes to stdout. On a terminal without a
     prompt it opens a dialogue. Input from a pipe comes before the prompt, text files before both; media come first,
-    in the order in which they are given. `-` stands for stdin.
+    in the order in which they are given. `-` stands for stdin. With --resume or --continue the question is asked in the
+    saved dialogue, and saved there with its answer unless --no-save.
 
     Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 model files missing or damaged, 4 not enough memory,
     6 stopped by --timeout or --fail-on-length, 130 Ctrl-C.
@@ -83,6 +85,8 @@ def chat(
         sampling,
         thinking,
         chat,
+        # Before anything is loaded: a mistyped name must not cost minutes.
+        find_chat(chat.resume) if chat.go_on or chat.resume is not None else None,
     )
     with time_limit(chat.timeout), early_start(request.choice.folder):
         if not prompt and _is_interactive(terminal):

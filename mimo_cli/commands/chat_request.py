@@ -1,6 +1,7 @@
 """What one `mimo chat` was asked for: its own options, and the whole request as a value. Loads nothing heavy."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -56,7 +57,10 @@ class ChatOptions:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """The whole command line of one `mimo chat`, checked as far as it can be without the model."""
+    """The whole command line of one `mimo chat`, checked as far as it can be without the model.
+
+    `resumed` is the file of the saved dialogue that goes on, None for a new one.
+    """
 
     choice: ModelChoice
     question: Question
@@ -67,11 +71,7 @@ class ChatRequest:
     sampling: SamplingOptions
     thinking: ThinkingOptions
     chat: ChatOptions
-
-    @property
-    def is_resumed(self) -> bool:
-        """Tell whether a saved dialogue is to be opened."""
-        return self.chat.go_on or self.chat.resume is not None
+    resumed: Path | None = None
 
     def shows_thinking(self, terminal: Terminal) -> bool:
         """Tell whether reasoning is shown: on request, else where both the answer and stderr go to a terminal."""

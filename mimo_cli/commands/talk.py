@@ -14,12 +14,12 @@ from typing import Protocol
 from mimo_cli.chat.chat_file import load_conversation, save_conversation
 from mimo_cli.chat.conversation import Conversation
 from mimo_cli.chat.messages import MediaPart, Message
-from mimo_cli.commands.answer_once import loaded_for_chat, turn_options
+from mimo_cli.commands.answer_once import loaded_for_chat, set_given, turn_options
 from mimo_cli.commands.chat_request import ChatRequest
 from mimo_cli.commands.interrupts import Stopped, ctrl_c_waits
 from mimo_cli.commands.loading import LoadedModel, announce
 from mimo_cli.commands.numbers import context_share
-from mimo_cli.commands.saved_chats import find_chat, new_chat_path
+from mimo_cli.commands.saved_chats import new_chat_path
 from mimo_cli.commands.slash import SlashLine, meanings, parse_line, path_words
 from mimo_cli.commands.sources import Attachment, read_text_file
 from mimo_cli.commands.talk_commands import run_slash_command
@@ -87,10 +87,10 @@ class Talk:
 
     def begin(self) -> None:
         """Take what the command line brought along: a saved dialogue, attachments, text files."""
-        chat = self._request.chat
-        if self._request.is_resumed:
-            path = find_chat(chat.resume)
+        path = self._request.resumed
+        if path is not None:
             self.load(path)
+            set_given(self._request, self.conversation)
             self._save_path = path
         for attachment in self._request.question.attachments:
             self.attach(attachment)

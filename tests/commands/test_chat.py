@@ -7,8 +7,13 @@ from typing import Any
 
 import pytest
 
+from mimo_cli.chat.chat_file import save_conversation
+from mimo_cli.chat.conversation import Conversation
+from mimo_cli.chat.messages import Message
+from mimo_cli.chat.tokenizer import Tokenizer
 from mimo_cli.commands.chat import attachments_in_order
 from mimo_cli.commands.options import AttachmentOptions
+from mimo_cli.miniature.bundled import bundled_path
 from tests.support.cli import Run, run_cli
 from tests.support.fake_engine import STOP, FakeLoader, Script, scripted
 
@@ -357,3 +362,40 @@ def test_control_tokens_in_text_stay_text_unless_raw(ask: Ask, flags: tuple[str,
 def test_options_of_a_card_without_a_card_are_refused(ask: Ask, flag: tuple[str, str]) -> None:
     run = ask("hi", *flag)
     assert run.code == 2 and run.out == "" and f"{flag[0]} is for a graphics card" in run.err
+
+
+def saved_chat(home: Path, *messages: str) -> Path:
+    """Return a saved dialogue: a question and its answer, in turns."""
+    tokenizer = Tokenizer.from_folder(bundled_path())
+    roles = ("user", "assistant")
+    folder = home / ".local/state/mimo/chats"
+    folder.mkdir(parents=True)
+    path = folder / "cats.jsonl"
+    lines = [Message.of(roles[i % 2], text) for i, text in enumerate(messages)]  # type: ignore[arg-type]
+    save_conversation(path, Conversation(lines), tokenizer)
+    return path
+
+
+@pytest.mark.parametrize("flags", [("--resume", "cats"), ("-C",)])
+def test_a_question_to_a_saved_dialogue_is_asked_and_saved_there(
+    ask: Ask, tmp_path: Path, flags: tuple[str, ...]
+) -> None:
+    path = saved_chat(tmp_path, "Which animal?", "A cat.")
+    loader = scripted("Grey.")
+    assert ask("-q", "--no-think", *flags, "which colour?", answers=loader) == Run(0, "Grey.\n", "")
+    assert loader.engine is not None
+    prompt = loader.engine.prompts[0]
+    assert prompt.index("Which animal?") < prompt.index("A cat.") < prompt.index("which colour?")
+    texts = [json.loads(line)["content"][0]["text"] for line in path.read_text().splitlines()[1:]]
+    assert texts == ["Which animal?", "A cat.", "which colour?", "Grey."]
+    before = path.read_text()
+    ask("-q", "--no-think", *flags, "--no-save", "-s", "Be brief.", "and its name?", answers=scripted("Tom."))
+    assert path.read_text() == before
+
+
+def test_a_mistyped_dialogue_is_refused_before_the_model_is_loaded(ask: Ask, tmp_path: Path) -> None:
+    saved_chat(tmp_path, "Which animal?", "A cat.")
+    loader = scripted("never")
+    run = ask("--resume", "cast", "and?", answers=loader)
+    assert run.code == 2 and run.err.endswith("TRY: mimo chat --resume cats\n")
+    assert loader.engine is None
