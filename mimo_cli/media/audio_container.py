@@ -65,10 +65,12 @@ def _open(source: Source) -> "av.container.InputContainer":
 def _read_blocks(source: Source, name: str) -> Iterator[Samples]:
     """Yield blocks [N, channels] of about BLOCK_FRAMES; a change of rate or a missing end raises MediaError."""
     rate = done = held = 0
+    end_s = 0.0
     pending: list[Samples] = []
     try:
         with _open(source) as container:
             promised_s = _promised_duration_s(container, source)
+            start_s = _start_s(container)
             for frame in container.decode(container.streams.audio[0]):
                 samples = _frame_samples(frame)
                 rate = rate or frame.sample_rate
@@ -81,6 +83,7 @@ def _read_blocks(source: Source, name: str) -> Iterator[Samples]:
                 pending.append(samples)
                 held += len(samples)
                 done += len(samples)
+                end_s = max(end_s, _end_s(frame, len(samples)) - start_s)
     except (av.FFmpegError, OSError) as err:
         raise MediaError(
             f"{name} is damaged: it cannot be decoded from {done / max(rate, 1):.2f} s on ({err.strerror})",
@@ -88,12 +91,26 @@ def _read_blocks(source: Source, name: str) -> Iterator[Samples]:
         ) from err
     if pending:
         yield np.concatenate(pending)
-    if promised_s is not None and done / max(rate, 1) < promised_s - _MISSING_END_S:
-        found_s = done / max(rate, 1)
+    # A recorder that pauses leaves gaps between the times of frames: then the samples are fewer than the time is long.
+    found_s = max(done / max(rate, 1), end_s)
+    if promised_s is not None and found_s < promised_s - _MISSING_END_S:
         raise MediaError(
             f"{name} is truncated: its header promises {promised_s:.2f} s of sound, {found_s:.2f} s are there",
             hint="copy or download it again",
         )
+
+
+def _start_s(container: "av.container.InputContainer") -> float:
+    """Return when the sound track begins by the clock that its frames are timed with."""
+    track = container.streams.audio[0]
+    return float((track.start_time or 0) * (track.time_base or 0))
+
+
+def _end_s(frame: "av.AudioFrame", num_samples: int) -> float:
+    """Return when a frame ends by the clock of its track, 0 where it does not say when it begins."""
+    if frame.pts is None or frame.time_base is None:
+        return 0.0
+    return float(frame.pts * frame.time_base) + num_samples / frame.sample_rate
 
 
 def _promised_duration_s(container: "av.container.InputContainer", source: Source) -> float | None:

@@ -1,5 +1,9 @@
 """Sound tracks of containers by FFmpeg: right samples, missing ends noticed, errors that say what is wrong."""
 
+import io
+from fractions import Fraction
+
+import av
 import numpy as np
 import pytest
 
@@ -80,6 +84,29 @@ def test_a_missing_end_is_an_error_not_a_shorter_recording(kind, codec, rate, ke
     with pytest.raises(MediaError, match=r"film is (truncated|damaged).* \d+\.\d\d s") as caught:
         list(stream.read_blocks())
     assert "again" in caught.value.hint
+
+
+def with_a_pause(kind: str, *, pause_s: float = 3.0, rate: int = 24_000) -> bytes:
+    """Two seconds of sound in AAC, timed as a recorder does that was paused after the first."""
+    file, samples = io.BytesIO(), voice(2.0, rate)
+    with av.open(file, "w", format=kind) as container:
+        track = container.add_stream("aac", rate=rate, layout="mono")
+        for start in range(0, len(samples), 1024):
+            frame = av.AudioFrame.from_ndarray(samples[None, start : start + 1024], format="fltp", layout="mono")
+            frame.sample_rate, frame.time_base = rate, Fraction(1, rate)
+            frame.pts = start + (round(pause_s * rate) if start >= rate else 0)
+            container.mux(track.encode(frame))
+        container.mux(track.encode())
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["mp4", "matroska"])
+def test_a_pause_of_the_recorder_is_no_missing_end(kind):
+    data = with_a_pause(kind)
+    assert 2.0 <= sum(map(len, open_container(data, "talk").read_blocks())) / 24_000 < 2.1
+    if kind == "matroska":  # the index of the MP4 is at its end
+        with pytest.raises(MediaError, match=r"promises 5\.04 s of sound, 4\.\d\d s are there"):
+            list(open_container(data[: int(len(data) * 0.7)], "talk").read_blocks())
 
 
 def test_a_container_that_breaks_off_before_its_tracks_is_refused():
