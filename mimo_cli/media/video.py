@@ -20,7 +20,7 @@ from mimo_cli.media.resize import target_size
 from mimo_cli.media.sampling import frame_pixel_cap, frame_times_s, pad_to_steps, sample_indices, segment_end_s
 from mimo_cli.media.sniff import HEAD_BYTES, MIXED_FORMATS, VIDEO_FORMATS, identify, refuse_unsupported
 from mimo_cli.media.source import MediaFile, Source, read_head, source_name
-from mimo_cli.media.types import MAX_CHUNK_STEPS, PixelChunk, VideoInput
+from mimo_cli.media.types import MAX_CHUNK_STEPS, AudioInput, PixelChunk, VideoInput
 
 MAX_CHUNK_BYTES = 128 << 20
 """Pixel values of one chunk, unless one temporal step alone is larger (up to 0.2 GB at the largest frame size)."""
@@ -36,7 +36,8 @@ def open_video(
     """Open a film file (or its bytes), choose its frames and, if wanted, open its sound track.
 
     Bytes are copied to a temporary file, which lives as long as the result. `name` stands for the source in messages.
-    Raises MediaError if it is no film, damaged, or has fewer than two frames.
+    A sound track that cannot be used is left out, and a note says why. Raises MediaError if it is no film, its pictures
+    cannot be decoded, or it has fewer than two frames.
     """
     options = options or VideoOptions()
     name = name or source_name(source)
@@ -48,7 +49,10 @@ def open_video(
         grid = _grid(film.size_px[1], film.size_px[0], len(indices), options)
     except MediaError as err:
         raise MediaError(f"{name}: {err}", hint=err.hint) from err
-    audio = open_sound_track(source, audio_options, name=name) if options.use_audio and film.has_sound else None
+    audio: AudioInput | None = None
+    sound_notes: tuple[str, ...] = ()
+    if options.use_audio and film.has_sound:
+        audio, sound_notes = _usable_sound(source, audio_options, name)
     step_frames = options.pixels.temporal_patch_size
     times = frame_times_s(indices, film.rate_fps)
     return VideoInput(
@@ -60,8 +64,16 @@ def open_video(
         step_tokens=grid[1] * grid[2] // options.pixels.merge_size**2,
         read_chunks=_FilmChunks(file, film, tuple(map(int, indices)), grid, options),
         audio=audio,
-        notes=film.notes,
+        notes=film.notes + sound_notes,
     )
+
+
+def _usable_sound(source: Source, options: AudioOptions | None, name: str) -> tuple[AudioInput | None, tuple[str, ...]]:
+    """Open the sound track; one that cannot be read costs a note, not the pictures as well."""
+    try:
+        return open_sound_track(source, options, name=name), ()
+    except MediaError as err:
+        return None, (f"its sound track is left out: {err}",)
 
 
 def _check_format(source: Source) -> None:

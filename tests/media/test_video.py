@@ -10,6 +10,7 @@ import pytest
 from mimo_cli.errors import MediaError
 from mimo_cli.media import film as film_module
 from mimo_cli.media import video as video_module
+from mimo_cli.media.audio import open_audio
 from mimo_cli.media.options import VideoOptions
 from mimo_cli.media.sampling import frame_times_s
 from mimo_cli.media.types import MAX_CHUNK_STEPS, VideoInput
@@ -165,6 +166,23 @@ def test_sound_is_opened_only_when_wanted_and_there(film: Path, tmp_path: Path) 
     assert open_video(film, VideoOptions(use_audio=False)).audio is None
     write_film(tmp_path / "silent.mp4", numbered_frames(10))
     assert open_video(tmp_path / "silent.mp4").audio is None
+
+
+@pytest.mark.parametrize("damage", ["cut", "unknown codec"])
+def test_a_film_whose_sound_cannot_be_read_keeps_its_pictures(damage: str, film: Path) -> None:
+    data = film.read_bytes()
+    if damage == "cut":
+        data = data[: int(len(data) * 0.7)]
+    else:  # what names AAC in the index is made to name nothing that FFmpeg knows
+        place = data.index(b"mp4a")
+        data = data[:place] + data[place:].replace(b"mp4a", b"zzzz", 1).replace(b"esds", b"free", 1)
+    film.write_bytes(data)
+    video = open_video(film)
+    assert video.audio is None
+    assert video.notes[-1].startswith(f"its sound track is left out: {film}")
+    assert len(whole(video)) == np.prod(video.grid_thw)
+    with pytest.raises(MediaError):
+        open_audio(film)
 
 
 def test_a_film_of_one_frame_is_refused(tmp_path: Path) -> None:
