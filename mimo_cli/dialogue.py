@@ -106,7 +106,7 @@ class Answer(Iterator[Event]):
         self._stop_text = StopText(options.stop_texts)
         self._reader: ReplyReader | None = None
         self._events: deque[Event] = deque()
-        self._has_told_of_loop = False
+        self._told_loop: str | None = None
 
     @property
     def stats(self) -> GenerationStats:
@@ -145,9 +145,10 @@ class Answer(Iterator[Event]):
     def _take_step(self) -> None:
         step = next(self._generation)
         self._show(self._reply_reader().push(step.token))
-        if self._thinking.loop and not self._has_told_of_loop:
-            self._has_told_of_loop = True
-            self._events.append(Notice(_LOOP_NOTICES[self._thinking.loop]))
+        loop = self._thinking.loop
+        if loop and loop != self._told_loop:  # the answer may repeat itself after the reasoning did
+            self._told_loop = loop
+            self._events.append(Notice(_LOOP_NOTICES[loop]))
         if self._stop_text.is_hit:
             self._finish("stop")
         elif step.finish_reason:

@@ -206,6 +206,13 @@ def test_an_answer_that_repeats_itself_is_told_once_unless_nobody_asks(says: Any
     assert not [e for e in dialogue().answer(TurnOptions(loop_guard=False)) if isinstance(e, Notice)]
 
 
+def test_an_answer_that_repeats_itself_after_its_reasoning_did_is_told_as_well(says: Any) -> None:
+    block = "we should look at it once more and then once again, because "
+    says("<think>" + block * 8 + "and the same again, word for word, as it was said before and before, " * 8)
+    notices = [event.text for event in dialogue().answer() if isinstance(event, Notice)]
+    assert notices == ["the reasoning repeated itself and was ended", "the answer repeats itself"]
+
+
 def test_the_models_own_rules_are_added_to_the_sampling() -> None:
     speaker: Speaker = MODEL.speaker
     answer: Answer = dialogue().answer(TurnOptions(sampling=SamplingParams(stop_ids=(1,), banned_ids=(2,))))
