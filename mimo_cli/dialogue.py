@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from mimo_cli.chat.conversation import Conversation
-from mimo_cli.chat.events import Event, Finished, FinishReason, Notice, TextDelta
+from mimo_cli.chat.events import Event, Finished, FinishReason, Notice, TextDelta, ToolCallEvent
 from mimo_cli.chat.loop_guard import LoopGuard
-from mimo_cli.chat.messages import Message, TextPart
+from mimo_cli.chat.messages import Message, TextPart, ToolCall
 from mimo_cli.chat.prompt_builder import PromptBuilder
 from mimo_cli.chat.reply import ReplyReader
 from mimo_cli.chat.thinking import ThinkingControl
@@ -101,11 +101,17 @@ class Answer(Iterator[Event]):
         self._options = options
         guard = LoopGuard() if options.loop_guard else None
         self._thinking = ThinkingControl(speaker.tokenizer, budget_tokens=options.think_budget_tokens, guard=guard)
-        params = replace(options.sampling, stop_ids=speaker.stop_ids, banned_ids=speaker.banned_ids)
+        sampling = options.sampling
+        params = replace(
+            sampling,
+            stop_ids=speaker.stop_ids | set(sampling.stop_ids),
+            banned_ids={*speaker.banned_ids, *sampling.banned_ids},
+        )
         self._generation = generate(timeline, prompt, params, on_progress=on_progress, force=self._thinking)
         self._stop_text = StopText(options.stop_texts)
         self._reader: ReplyReader | None = None
         self._events: deque[Event] = deque()
+        self._shown_calls: list[ToolCall] = []
         self._told_loop: str | None = None
 
     @property
@@ -158,7 +164,7 @@ class Answer(Iterator[Event]):
         if self._reader is None:  # not before the prompt was read: only then it is known how much of it was cached
             self._reader = ReplyReader(
                 self._speaker.tokenizer,
-                self._speaker.stop_ids,
+                self._generation.params.stop_ids,
                 self._conversation.tools,
                 thinking=self._options.thinking,
                 prompt_tokens=self.stats.prompt_tokens,
@@ -173,6 +179,7 @@ class Answer(Iterator[Event]):
                 self._events.extend([TextDelta("content", text)] if text else [])
             elif not self._stop_text.is_hit:
                 self._events.append(event)
+                self._shown_calls.extend([event.call] if isinstance(event, ToolCallEvent) else [])
 
     def _finish(self, reason: FinishReason) -> None:
         events = self._reply_reader().finish(reason)
@@ -183,16 +190,20 @@ class Answer(Iterator[Event]):
         rest = self._stop_text.finish()
         self._events.extend([TextDelta("content", rest)] if rest else [])
         if self._stop_text.is_hit:
-            finished = replace(finished, message=self._cut(finished.message), finish_reason="stop")
+            why: FinishReason = "tool_calls" if self._shown_calls else "stop"
+            finished = replace(finished, message=self._cut(finished.message), finish_reason=why)
         if self.stats.generated_tokens:
             self._conversation.answered(self.prompt, finished.message)
         self.finished = finished
         self._events.append(finished)
 
     def _cut(self, message: Message) -> Message:
-        """Take what a stop text cut off out of the message; its ids then no longer spell it."""
-        text = self._stop_text.text
-        return replace(message, parts=(TextPart(text),) if text else (), tool_calls=(), generated=None)
+        """Take what a stop text cut off out of the message; its ids then no longer spell it.
+
+        Calls before it stay: whoever asked for the answer has them already and will answer them.
+        """
+        text, calls = self._stop_text.text, tuple(self._shown_calls)
+        return replace(message, parts=(TextPart(text),) if text else (), tool_calls=calls, generated=None)
 
 
 class StopText:

@@ -186,6 +186,24 @@ def test_tool_calls_come_whole(says: Any) -> None:
     assert events[-1].finish_reason == "tool_calls"
 
 
+def test_a_stop_id_of_the_caller_ends_the_answer_and_is_not_shown(says: Any) -> None:
+    first, second = MODEL.tokenizer.encode("One, two.", added_tokens=False)[:2]
+    says("One, two.")
+    events = list(dialogue().answer(TurnOptions(sampling=SamplingParams(stop_ids=(second,)))))
+    assert texts(events, "content").encode() == MODEL.tokenizer.token_bytes(first)
+    assert events[-1].finish_reason == "stop" and events[-1].usage.completion_tokens == 2
+
+
+def test_a_stop_text_behind_a_tool_call_keeps_the_call(says: Any) -> None:
+    call = "<tool_call>\n<function=weather>\n<parameter=city>Rome</parameter>\n</function>\n</tool_call>"
+    says("Let me look. " + call + "\nEND" + call)
+    talk = dialogue(tools=[WEATHER])
+    events = list(talk.answer(TurnOptions(stop_texts=("END",))))
+    calls = tuple(event.call for event in events if isinstance(event, ToolCallEvent))
+    assert len(calls) == 1 and talk.conversation.messages[-1].tool_calls == calls
+    assert events[-1].finish_reason == "tool_calls"
+
+
 def test_reasoning_that_repeats_itself_is_ended_and_told(says: Any) -> None:
     block = "we should look at it once more and then once again, because "
     says("<think>" + block * 8 + "</think>Done.")
@@ -217,7 +235,7 @@ def test_the_models_own_rules_are_added_to_the_sampling() -> None:
     speaker: Speaker = MODEL.speaker
     answer: Answer = dialogue().answer(TurnOptions(sampling=SamplingParams(stop_ids=(1,), banned_ids=(2,))))
     params = answer._generation.params
-    assert params.stop_ids == speaker.stop_ids and params.banned_ids == speaker.banned_ids
+    assert set(params.stop_ids) == {1, *speaker.stop_ids} and set(params.banned_ids) == {2, *speaker.banned_ids}
     assert speaker.banned_ids and max(speaker.banned_ids) < MODEL.config.vocab_size
 
 
