@@ -88,7 +88,6 @@ class Generation(Iterator[Step]):
             logits = self.sequence.prefill(replace(self.prompt, ids=ids))
         else:
             logits = self.sequence.decode(self.tokens[-1])
-        self._is_interrupted = False
         return logits
 
     def _read_prompt(self) -> Tensor:
@@ -103,7 +102,8 @@ class Generation(Iterator[Step]):
         if not self._forced:
             self._forced.extend(self._force(self.tokens))
         is_forced = bool(self._forced)
-        token = self._forced.popleft() if is_forced else self._sampler.choose(logits)
+        # A forced token waits until it is recorded, or an interrupt before that would lose it.
+        token = self._forced[0] if is_forced else self._sampler.choose(logits)
         if is_forced:
             self._sampler.observe((token,))
         return Step(token, is_forced, self._finish_reason(token))
@@ -125,6 +125,9 @@ class Generation(Iterator[Step]):
         else:
             stats.first_token_s, stats.prefill_experts = seconds, traffic
         self.tokens.append(step.token)
+        self._is_interrupted = False  # not before: the last token is in the cache and would be decoded once more
+        if step.is_forced:
+            self._forced.popleft()
         self.finish_reason = step.finish_reason
         stats.generated_tokens = len(self.tokens)
         now = time.monotonic()

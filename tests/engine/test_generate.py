@@ -1,13 +1,13 @@
 """Generation: greedy steps equal plain argmax, every way it ends, forced tokens, interrupts, and what it counts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
 import torch
 
 from mimo_cli.engine.generate import Generation, generate
-from mimo_cli.engine.sampling import SamplingParams
+from mimo_cli.engine.sampling import Sampler, SamplingParams
 from mimo_cli.engine.sequence import Sequence
 from mimo_cli.errors import ContextOverflowError
 from mimo_cli.media.prompt import Prompt
@@ -166,6 +166,29 @@ def test_an_interrupt_after_the_token_was_cached_does_not_cache_it_twice(
     sequence = fresh(ENGINE)
     assert list(persistent(generate(sequence, PROMPT, GREEDY))) == greedy
     assert interrupted and sequence.ids == [*PROMPT.ids, *greedy[:-1]]
+
+
+def test_an_interrupt_while_a_token_is_chosen_neither_caches_twice_nor_loses_a_forced_one(
+    greedy: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def force(tokens: list[int]) -> list[int]:
+        return [11, 12] if len(tokens) == 6 else []
+
+    undisturbed = fresh(ENGINE)
+    expected = [step.token for step in generate(undisturbed, PROMPT, GREEDY, force=force)]
+    assert expected[:8] == [*greedy[:6], 11, 12]
+    observe, calls = Sampler.observe, [0]
+
+    def interrupted(sampler: Sampler, ids: Iterable[int]) -> None:
+        calls[0] += 1
+        if calls[0] in (5, 6, 9, 11, 15):  # the prompt and sampled tokens at first, twice in one; then forced ones
+            raise KeyboardInterrupt
+        observe(sampler, ids)
+
+    monkeypatch.setattr(Sampler, "observe", interrupted)
+    sequence = fresh(ENGINE)
+    assert list(persistent(generate(sequence, PROMPT, GREEDY, force=force))) == expected
+    assert calls[0] == 13 + 5 and sequence.ids == undisturbed.ids
 
 
 def test_two_generations_on_one_sequence_one_after_the_other_share_the_prompt() -> None:
