@@ -31,7 +31,9 @@ class SettingsFile:
         shared = {key: value for key, value in self.values.items() if not isinstance(value, Mapping)}
         own = self.values.get(command, {})
         merged = {key.replace("-", "_"): value for key, value in {**shared, **own}.items()}
-        refused = sorted(NOT_FROM_PROJECT & merged.keys()) if self.is_project else []
+        # `false` opens nothing and names nothing: it may stand in a file that `mimo config` wrote down.
+        set_here = {key for key, value in merged.items() if value is not False and value is not None}
+        refused = sorted(NOT_FROM_PROJECT & set_here) if self.is_project else []
         if refused:
             raise UsageError(
                 f"`{self.path}` sets `{refused[0].replace('_', '-')}`, which a project file may not",

@@ -69,6 +69,12 @@ def test_project_file_may_not_open_the_network_or_name_output(home: Path, key: s
         file_defaults(read_settings_files(), "chat")
 
 
+def test_project_file_may_keep_the_network_closed(home: Path) -> None:
+    Path("mimo.toml").write_text("[chat]\nallow-net = false\n")
+    (value, _) = file_defaults(read_settings_files(), "chat")["allow_net"]
+    assert value is False
+
+
 def test_user_file_may_open_the_network(home: Path) -> None:
     file = SettingsFile(Path("config.toml"), {"allow-net": True}, is_project=False)
     assert file.for_command("chat") == {"allow_net": True}

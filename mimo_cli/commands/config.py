@@ -15,7 +15,7 @@ from mimo_cli.commands import registry
 from mimo_cli.commands.command import MimoCommand, long_flag, setting_name
 from mimo_cli.commands.options import GeneralOptions
 from mimo_cli.errors import UsageError
-from mimo_cli.settings import file_defaults, read_settings_files
+from mimo_cli.settings import NOT_FROM_PROJECT, file_defaults, read_settings_files
 
 EXAMPLES = ("mimo config", "mimo config chat", "mimo config chat > mimo.toml")
 
@@ -68,7 +68,13 @@ def _setting(option: Any, from_files: dict[str, tuple[Any, Any]]) -> Setting:
 
 
 def _table(name: str, settings: list[Setting]) -> str:
-    rows = [(f"{item.name} = {_toml(item.value)}", item.origin) for item in settings if item.value is not None]
+    # What a project file may not set is shown as a comment, so that the output can be kept as one.
+    refused = {item.name for item in settings if item.name.replace("-", "_") in NOT_FROM_PROJECT}
+    rows = [
+        (f"{'# ' if item.name in refused else ''}{item.name} = {_toml(item.value)}", item.origin)
+        for item in settings
+        if item.value is not None
+    ]
     rows += [(f"# {item.name} =", item.origin) for item in settings if item.value is None]
     width = max(len(left) for left, _ in rows)
     return f"[{name}]\n" + "".join(f"{left:<{width}}  # {origin}\n" for left, origin in rows)
