@@ -11,6 +11,7 @@ Nothing heavy is imported before a command is known: `mimo --help` costs little 
 import difflib
 import errno
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -23,8 +24,12 @@ from mimo_cli.terminal.console import Color, Terminal
 
 FAILED, CAPACITY, INTERRUPTED, CLOSED_PIPE = 1, 4, 130, 141
 
-_COMMON_FLAGS = {"-q", "--quiet", "-v", "--verbose", "--debug", "--no-progress", "--progress"}
-_COMMON_OPTIONS = {"-m", "--model", "--color"}
+_COMMON_FLAG = re.compile(
+    r"-[jqv]+|-[jqv]*m.+|--(json|quiet|verbose|debug|progress|no-progress)|--(model|color)=.*", re.DOTALL
+)
+_COMMON_OPTION = re.compile(r"-[jqv]*m|--model|--color")
+"""What may stand before the name of a command: words that are complete, and words whose value is the next one."""
+
 _NEAR_MISS = 0.75
 """Likeness above which a single unknown word is taken for a mistyped command instead of a question."""
 
@@ -46,20 +51,38 @@ def main(argv: Sequence[str] | None = None) -> int:
 def route(arguments: Sequence[str]) -> tuple[str, list[str]]:
     """Return the command and its arguments: a question without a command goes to `chat`, flags may stand before a name.
 
-    Raises UsageError for a single word that looks like a mistyped command.
+    Raises UsageError for a first word that looks like a mistyped command, or names one that this version lacks.
     """
-    position = 0
-    while position < len(arguments) and arguments[position] in _COMMON_FLAGS | _COMMON_OPTIONS:
-        position += 2 if arguments[position] in _COMMON_OPTIONS else 1
+    position = _first_word(arguments)
     first = arguments[position] if position < len(arguments) else ""
-    if first in registry.COMMANDS:
-        return first, [*arguments[:position], *arguments[position + 1 :]]
+    name = registry.ALIASES.get(first, first)
+    if name in registry.COMMANDS:
+        return name, [*arguments[:position], *arguments[position + 1 :]]
+    if first in registry.ABSENT:
+        question = first if position + 1 == len(arguments) else f"{first} ..."
+        raise UsageError(
+            f"there is no command `{first}` in this version",
+            hint=f'{registry.ABSENT[first]}, or mimo chat "{question}" to ask it as a question',
+        )
     near = difflib.get_close_matches(first, registry.COMMANDS, n=1, cutoff=_NEAR_MISS) if first else []
     if near and " " not in first:
         raise UsageError(
             f"there is no command `{first}`", hint=f'mimo {near[0]}, or mimo chat "{first}" if it is a question'
         )
     return "chat", list(arguments)
+
+
+def _first_word(arguments: Sequence[str]) -> int:
+    """Return where the first word stands that is no flag common to all commands."""
+    position = 0
+    while position < len(arguments):
+        if _COMMON_OPTION.fullmatch(arguments[position]):
+            position += 2
+        elif _COMMON_FLAG.fullmatch(arguments[position]):
+            position += 1
+        else:
+            break
+    return position
 
 
 def overall_help() -> str:
@@ -106,9 +129,10 @@ def _help(topics: list[str], terminal: Terminal) -> int:
     if not topics:
         terminal.write(overall_help())
         return 0
-    if topics[0] not in registry.COMMANDS:
+    name = registry.ALIASES.get(topics[0], topics[0])
+    if name not in registry.COMMANDS:
         raise UsageError(f"there is no help on `{topics[0]}`", hint="mimo --help")
-    terminal.write(registry.load_command(topics[0]).help_text(f"mimo {topics[0]}", everything=True) + "\n")
+    terminal.write(registry.load_command(name).help_text(f"mimo {name}", everything=True) + "\n")
     return 0
 
 

@@ -29,6 +29,17 @@ ROOT = Path(__file__).parents[1]
         (["-m", "tiny", "--color", "never", "inspect"], ("inspect", ["-m", "tiny", "--color", "never"])),
         (["-", "summarize"], ("chat", ["-", "summarize"])),
         (["bench mark this"], ("chat", ["bench mark this"])),
+        (["--color=always", "inspect"], ("inspect", ["--color=always"])),
+        (["--model=DIR", "doctor"], ("doctor", ["--model=DIR"])),
+        (["-mDIR", "inspect"], ("inspect", ["-mDIR"])),
+        (["-qjm", "DIR", "inspect"], ("inspect", ["-qjm", "DIR"])),
+        (["-j", "inspect"], ("inspect", ["-j"])),
+        (["--json", "version"], ("version", ["--json"])),
+        (["--json", "inspect this"], ("chat", ["--json", "inspect this"])),
+        (["ask", "why?"], ("chat", ["why?"])),
+        (["-q", "run", "why?"], ("chat", ["-q", "why?"])),
+        (["convert", "SRC", "DST"], ("quantize", ["SRC", "DST"])),
+        (["serve it"], ("chat", ["serve it"])),
     ],
 )
 def test_a_command_line_finds_its_command(arguments: list[str], routed: tuple[str, list[str]]) -> None:
@@ -39,6 +50,15 @@ def test_a_command_line_finds_its_command(arguments: list[str], routed: tuple[st
 def test_a_mistyped_command_is_no_question(word: str) -> None:
     with pytest.raises(UsageError, match=f"there is no command `{word}`"):
         route([word])
+
+
+@pytest.mark.parametrize("word", registry.ABSENT)
+def test_a_command_that_this_version_lacks_is_no_question(word: str) -> None:
+    for arguments, question in (([word], word), (["-q", word, "--port", "80"], f"{word} ...")):
+        with pytest.raises(UsageError, match=f"there is no command `{word}` in this version") as caught:
+            route(arguments)
+        assert caught.value.hint is not None and f'mimo chat "{question}"' in caught.value.hint
+    assert word not in registry.COMMANDS and word not in registry.ALIASES
 
 
 def test_help_fits_one_screen_with_three_examples(tmp_path: Path) -> None:

@@ -36,6 +36,18 @@ ENTRIES = (
     Entry("version", "print the version"),
 )
 COMMANDS = {entry.name: entry for entry in ENTRIES}
+ALIASES = {"ask": "chat", "run": "chat", "convert": "quantize"}
+"""Other names of commands, as comparable programs call them."""
+
+ABSENT = {
+    "serve": "mimo chat --json answers a script",
+    "pull": "hf download XiaomiMiMo/MiMo-V2.5, then -m with that id",
+    "models": "mimo inspect MODEL",
+    "tokens": 'mimo inspect --prompt "TEXT"',
+    "describe": 'mimo chat --image FILE "Describe it."',
+    "tune": "mimo plan --measure",
+}
+"""Commands that one may expect and that do not exist, and what does their work: they are no questions."""
 
 
 def load_command(name: str) -> "MimoCommand":
