@@ -14,7 +14,13 @@ import typer
 from mimo_cli.commands.model_choice import ModelChoice, choose_model
 from mimo_cli.commands.options import GeneralOptions, ModelOptions
 from mimo_cli.commands.replay import DEFAULT_SLOTS, write_replay
-from mimo_cli.commands.shape_bench import ShapeOptions, measure_shape, shape_json, write_shape_table
+from mimo_cli.commands.shape_bench import (
+    ShapeOptions,
+    measure_shape,
+    only_typed_model,
+    shape_json,
+    write_shape_table,
+)
 from mimo_cli.commands.sources import read_text_file
 from mimo_cli.errors import UsageError
 from mimo_cli.terminal.console import Terminal
@@ -37,6 +43,7 @@ _COMPUTE = ("dtype", "kernels")
 
 
 def bench(
+    call: typer.Context,
     general: GeneralOptions,
     model: ModelOptions,
     shape: ShapeOptions,
@@ -93,6 +100,8 @@ def bench(
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other")
     terminal = general.terminal()
+    if replay is not None or shape.shape is not None:
+        model = only_typed_model(call, model)
     if replay is not None:
         if shape.shape is not None or model.model is not None or as_csv:
             raise UsageError("--replay goes with none of --shape, -m and --csv")

@@ -76,6 +76,11 @@ class MimoCommand(TyperCommand):
         return "\n".join(lines)
 
 
+def was_typed(call: typer.Context, name: str) -> bool:
+    """Tell whether a parameter stands on the command line, and not only in a variable or a settings file."""
+    return name in call.meta.get(FLAG_ORDER, [])
+
+
 def long_flag(option: Any) -> str:
     """Return the long flag of an option: `--max-tokens`."""
     return max((flag for flag in option.opts if flag.startswith("--")), key=len, default=option.opts[0])

@@ -24,7 +24,7 @@ def inspect(
     media_reading: MediaReadingOptions,
     general: GeneralOptions,
     model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="Folder or name; else the default model.", envvar="MIMO_MODEL")
+        str | None, typer.Argument(metavar="MODEL", help="Folder or name; else the default model.")
     ] = None,
     model_option: Annotated[
         str | None, typer.Option("-m", "--model", metavar="MODEL", help="The same.", hidden=True)

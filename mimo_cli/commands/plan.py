@@ -9,7 +9,7 @@ import typer
 
 from mimo_cli.commands.model_choice import choose_model
 from mimo_cli.commands.options import ActivationPrecision, GeneralOptions, ModelOptions, read_size
-from mimo_cli.commands.shape_bench import ShapeOptions
+from mimo_cli.commands.shape_bench import ShapeOptions, only_typed_model
 from mimo_cli.errors import CapacityError, UsageError
 from mimo_cli.terminal.console import Terminal
 
@@ -34,6 +34,7 @@ DEFAULT_SHAPE = "v2.5"
 
 
 def plan(
+    call: typer.Context,
     general: GeneralOptions,
     model: ModelOptions,
     shape: ShapeOptions,
@@ -60,6 +61,8 @@ def plan(
     model.limit_threads()
     from mimo_cli.commands.plan_report import plan_json, write_plan
 
+    if shape.shape is not None:
+        model = only_typed_model(call, model)
     report = _plan(terminal, model, shape, disk, measure)
     if as_json:
         terminal.write(json.dumps(plan_json(report), ensure_ascii=False) + "\n")
@@ -124,7 +127,7 @@ def _subject(model: ModelOptions, shape: ShapeOptions) -> "PlanSubject":
     from mimo_cli.commands.plan_subject import folder_subject, shape_subject
 
     if shape.shape is not None and model.model is not None:
-        raise UsageError("--shape and -m exclude each other")
+        raise UsageError("--shape and -m exclude each other", hint=f"mimo plan --shape {shape.shape}")
     if model.model is not None:
         if shape.layers is not None:
             raise UsageError("--layers goes with --shape", hint="mimo plan --shape v2.5 --layers 3")

@@ -1,12 +1,13 @@
 """`mimo bench --shape`: options to a ShapeSpec, its report to a table or JSON. Measured by engine/shape_bench.py."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mimo_cli.commands.command import was_typed
 from mimo_cli.commands.options import ActivationPrecision, ModelOptions
 from mimo_cli.errors import UsageError
 from mimo_cli.terminal.console import Terminal
@@ -148,6 +149,11 @@ class ShapeOptions:
                 raise UsageError(f"{flag} goes with --shape", hint=f"mimo bench --shape v2.5 {flag} {value}")
 
 
+def only_typed_model(call: typer.Context, model: ModelOptions) -> ModelOptions:
+    """Return the options without a model that was not typed: what needs none must not conflict with the usual one."""
+    return model if was_typed(call, "model") else replace(model, model=None)
+
+
 def measure_shape(
     terminal: Terminal,
     options: ShapeOptions,
@@ -169,7 +175,7 @@ def measure_shape(
     from mimo_cli.engine.slice import ShapeSpec
 
     if model.model is not None:
-        raise UsageError("--shape and -m exclude each other")
+        raise UsageError("--shape and -m exclude each other", hint=f"mimo bench --shape {options.shape}")
     if options.scratch is not None and model.ram is None:
         raise UsageError("--scratch goes with --ram", hint="mimo bench --shape v2.5 --ram 8G --scratch DIR")
     require_cpu(model.device)

@@ -162,6 +162,8 @@ def test_the_model_may_be_named_three_ways(inspect: Inspect, model: Path) -> Non
     named = inspect("model").out
     assert named == inspect("-m", "model").out == inspect(environ={"MIMO_MODEL": "model"}).out
     assert "model      model\n" in named
+    other = {"MIMO_MODEL": "/no/such/model"}
+    assert named == inspect("-m", "model", environ=other).out == inspect("model", environ=other).out
 
 
 def test_tensors_of_a_store_are_shown_by_their_official_names(tmp_path: Path) -> None:

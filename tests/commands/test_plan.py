@@ -154,3 +154,12 @@ def test_too_small_a_card_is_told(plan: Plan) -> None:
 @pytest.mark.parametrize("argv", [("--vram", "auto"), ("--vram", "50%"), ("--vram", "24G", "--measure")])
 def test_a_share_of_no_card_is_refused(plan: Plan, argv: tuple[str, ...]) -> None:
     assert plan(*argv, "--ram", "64G").code == 2
+
+
+def test_the_usual_model_does_not_stand_in_the_way_of_a_shape(plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / "mimo.toml").write_text('model = "/no/such/model"\n')
+    for environ in ({}, {"MIMO_MODEL": "/nor/this"}):
+        run = plan("--shape", "v2.5", "--json", environ=environ)
+        assert run.code in (0, 4) and "v2.5" in document(run)["model"]["name"].lower()
+    typed = plan("--shape", "v2.5", "-m", "/no/such/model")
+    assert typed.code == 2 and "--shape and -m exclude each other" in typed.err

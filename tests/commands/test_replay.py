@@ -40,6 +40,9 @@ def test_slots_are_numbers_or_shares() -> None:
 
 def test_a_replay_goes_with_no_model(tmp_path: Path) -> None:
     assert run_cli("bench", "--replay", "t", "--shape", "v2.5", home=tmp_path).code == 2
+    assert run_cli("bench", "--replay", "t", "-m", "somewhere", home=tmp_path).err.count("goes with none of") == 1
+    usual = {"MIMO_MODEL": "somewhere"}  # what nobody typed conflicts with nothing
+    assert "cannot be read" in run_cli("bench", "--replay", "no.jsonl", home=tmp_path, environ=usual).err
     missing = run_cli("bench", "--replay", str(tmp_path / "none"), home=tmp_path)
     assert missing.code == 2 and "cannot be read" in missing.err
 

@@ -217,3 +217,8 @@ def test_too_little_memory_is_refused_with_exit_code_4(bench: Bench) -> None:
 def test_wrong_input_is_one_line(bench: Bench, argv: tuple[str, ...], message: str) -> None:
     run = bench(*argv)
     assert run.code == 2 and run.out == "" and run.err.count("\n") == 1 and message in run.err
+
+
+def test_the_usual_model_does_not_stand_in_the_way_of_a_shape(bench: Bench) -> None:
+    run = bench("--shape", "v3", environ={"MIMO_MODEL": "/no/such/model"})
+    assert run.code == 2 and "shape `v3` is unknown" in run.err
