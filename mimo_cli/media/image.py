@@ -93,6 +93,8 @@ def decode_image(data: bytes, *, faithful: bool = False) -> NDArray[np.uint8]:
             hint="scale it down first",
         )
     stored = _decode(data, image_format, header)
+    if image_format in ("bmp", "tiff") and not header.has_alpha:
+        stored = _without_padding(stored)
     rgb = _to_rgb(stored, image_format, faithful=faithful)
     return rgb if faithful else _upright(rgb, header.orientation)
 
@@ -112,6 +114,11 @@ def _decode(data: bytes, image_format: str, header: ImageHeader) -> NDArray:
             f"{stored.shape[1]}x{stored.shape[0]} decoded"
         )
     return stored
+
+
+def _without_padding(stored: NDArray) -> NDArray:
+    """Leave out a fourth channel of zeros: it pads pixels to four bytes, and read as opacity would hide them all."""
+    return stored[..., :3] if stored.ndim == 3 and stored.shape[2] == 4 and not stored[..., 3].any() else stored
 
 
 def _to_rgb(stored: NDArray, image_format: str, *, faithful: bool) -> NDArray[np.uint8]:

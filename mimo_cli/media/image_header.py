@@ -15,11 +15,15 @@ from mimo_cli.media.tiff import read_orientation, read_tiff_header
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """Stored size in pixels and EXIF orientation (1 to 8; 1 is upright)."""
+    """Stored size in pixels and EXIF orientation (1 to 8; 1 is upright).
+
+    has_alpha: a TIFF says that its fourth sample is opacity.
+    """
 
     width: int
     height: int
     orientation: int = 1
+    has_alpha: bool = False
 
 
 def read_image_header(data: bytes, image_format: str) -> ImageHeader:
@@ -164,7 +168,8 @@ def _bmp(data: bytes) -> ImageHeader:
 
 def _tiff(data: bytes) -> ImageHeader:
     """Pixel strips or tiles must lie inside the file. The decoder turns a TIFF upright itself, always."""
-    return ImageHeader(*read_tiff_header(data))
+    header = read_tiff_header(data)
+    return ImageHeader(header.width, header.height, has_alpha=header.has_alpha)
 
 
 _READERS: dict[str, Callable[[bytes], ImageHeader]] = {

@@ -5,21 +5,31 @@ EXIF data is such a directory as well, so the orientation of JPEG, PNG and WebP 
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from mimo_cli.errors import MediaError
 
-_WIDTH, _HEIGHT, _ORIENTATION = 0x100, 0x101, 0x112
+_WIDTH, _HEIGHT, _ORIENTATION, _EXTRA_SAMPLES = 0x100, 0x101, 0x112, 0x152
 _OFFSETS_AND_COUNTS = ((0x111, 0x117), (0x144, 0x145))  # of strips, of tiles
 _MAX_ENTRIES = 4096
 _TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}  # the unsigned integers; other types are not needed here
 
 
-def read_tiff_header(data: bytes) -> tuple[int, int]:
-    """Return (width, height) of the first picture of a TIFF or BigTIFF file.
+@dataclass(frozen=True)
+class TiffHeader:
+    """Size in pixels, and whether the sample behind the colours is said to be opacity (by default it is anything)."""
+
+    width: int
+    height: int
+    has_alpha: bool = False
+
+
+def read_tiff_header(data: bytes) -> TiffHeader:
+    """Read what the first picture of a TIFF or BigTIFF file says about itself.
 
     Raises MediaError if its pixels are not all inside the file; struct.error if the directory itself is cut short.
     """
-    tags = dict(_directory(data, (_WIDTH, _HEIGHT, *sum(_OFFSETS_AND_COUNTS, ()))))
+    tags = dict(_directory(data, (_WIDTH, _HEIGHT, _EXTRA_SAMPLES, *sum(_OFFSETS_AND_COUNTS, ()))))
     for offset_tag, count_tag in _OFFSETS_AND_COUNTS:
         for offset, size in zip(tags.get(offset_tag, ()), tags.get(count_tag, ()), strict=False):
             if offset + size > len(data):
@@ -28,7 +38,11 @@ def read_tiff_header(data: bytes) -> tuple[int, int]:
                 )
     if not any(tags.get(offset_tag) for offset_tag, _ in _OFFSETS_AND_COUNTS):
         raise MediaError("the TIFF file names no place of its pixels")
-    return (tags.get(_WIDTH) or (0,))[0], (tags.get(_HEIGHT) or (0,))[0]
+
+    def first(tag: int) -> int:
+        return (tags.get(tag) or (0,))[0]
+
+    return TiffHeader(first(_WIDTH), first(_HEIGHT), has_alpha=first(_EXTRA_SAMPLES) in (1, 2))
 
 
 def read_orientation(exif: bytes) -> int:

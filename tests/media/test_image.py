@@ -94,6 +94,59 @@ def test_transparency_shows_white_unless_faithful_drops_it(extension: str) -> No
     assert np.array_equal(decode_image(data, faithful=True)[opaque], PICTURE[opaque])
 
 
+def bmp_of_four_bytes(rgb: np.ndarray, fourth: int) -> bytes:
+    """A BMP of 32 bits with masks for red, green and blue (BI_BITFIELDS): what the fourth byte is, it does not say."""
+    height, width = rgb.shape[:2]
+    pixels = np.dstack([rgb[::-1, :, ::-1], np.full((height, width), fourth, np.uint8)]).tobytes()
+    start = 14 + 40 + 12
+    head = struct.pack("<2sIHHI", b"BM", start + len(pixels), 0, 0, start)
+    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 32, 3, len(pixels), 2835, 2835, 0, 0)
+    return head + info + struct.pack("<III", 0xFF0000, 0xFF00, 0xFF) + pixels
+
+
+def tiff_file(samples: np.ndarray, **tags: int) -> bytes:
+    """A TIFF of samples [H, W, C], not compressed, in one strip or, with planar=2, in one for each channel.
+
+    `photometric` is 1 or 2 unless given; `extra` says what the last channel is.
+    """
+    height, width, channels = samples.shape
+    planes = channels if tags.get("planar") == 2 else 1
+    body = (samples.transpose(2, 0, 1) if planes > 1 else samples).tobytes()
+    size = len(body) // planes
+    values = {
+        256: [width],
+        257: [height],
+        258: [samples.itemsize * 8] * channels,
+        259: [1],
+        262: [tags.get("photometric", 2 if channels >= 3 else 1)],
+        273: [8 + size * plane for plane in range(planes)],
+        277: [channels],
+        278: [height],
+        279: [size] * planes,
+        284: [tags.get("planar", 1)],
+        **({338: [tags["extra"]]} if "extra" in tags else {}),
+    }
+    rows, place = b"", 8 + len(body)
+    for tag, numbers in values.items():
+        packed = struct.pack(f"<{len(numbers)}I", *numbers)
+        rows += struct.pack("<HHI", tag, 4, len(numbers))
+        rows += packed if len(numbers) == 1 else struct.pack("<I", place)
+        body, place = (body, place) if len(numbers) == 1 else (body + packed, place + len(packed))
+    return struct.pack("<2sHI", b"II", 42, place) + body + struct.pack("<H", len(values)) + rows + bytes(4)
+
+
+def test_a_fourth_channel_of_zeros_is_padding_unless_it_is_said_to_be_opacity() -> None:
+    assert np.array_equal(decode_image(bmp_of_four_bytes(PICTURE, 0)), PICTURE)
+    padded = np.dstack([PICTURE, np.zeros_like(PICTURE[..., :1])])
+    assert np.array_equal(decode_image(tiff_file(padded, extra=0)), PICTURE)
+    assert decode_image(tiff_file(padded, extra=2)).min() == 255
+    assert decode_image(encode_picture(padded, ".png")).min() == 255
+    # A few pixels that can be seen make it opacity.
+    padded[0, :2, 3] = 255
+    found = decode_image(tiff_file(padded, extra=0))
+    assert np.array_equal(found[0, :2], PICTURE[0, :2]) and found[1:].min() == 255
+
+
 def test_opaque_pictures_do_not_depend_on_how_transparency_is_handled() -> None:
     data = encode_picture(np.dstack([PICTURE, np.full_like(PICTURE[..., :1], 255)]), ".png")
     assert np.array_equal(decode_image(data), decode_image(data, faithful=True))

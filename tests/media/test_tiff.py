@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mimo_cli.errors import MediaError
-from mimo_cli.media.tiff import read_orientation, read_tiff_header
+from mimo_cli.media.tiff import TiffHeader, read_orientation, read_tiff_header
 from tests.support.media_files import encode_picture, exif_bytes, smooth_picture
 
 
@@ -19,12 +19,18 @@ def big_tiff(entries: list[tuple[int, int, int]]) -> bytes:
 
 
 def test_the_size_of_a_tiff_is_read() -> None:
-    assert read_tiff_header(encode_picture(smooth_picture(30, 50), ".tiff")) == (50, 30)
+    assert read_tiff_header(encode_picture(smooth_picture(30, 50), ".tiff")) == TiffHeader(50, 30)
 
 
 def test_big_tiff_is_read() -> None:
     data = big_tiff([(0x100, 16, 50), (0x101, 16, 30), (0x111, 16, 8), (0x117, 16, 4)])
-    assert read_tiff_header(data) == (50, 30)
+    assert read_tiff_header(data) == TiffHeader(50, 30)
+
+
+@pytest.mark.parametrize(("meaning", "has_alpha"), [(0, False), (1, True), (2, True)])
+def test_extra_samples_are_opacity_only_where_they_are_said_to_be(meaning: int, has_alpha: bool) -> None:
+    data = big_tiff([(0x100, 16, 50), (0x101, 16, 30), (0x111, 16, 8), (0x117, 16, 4), (0x152, 3, meaning)])
+    assert read_tiff_header(data).has_alpha is has_alpha
 
 
 def test_pixels_beyond_the_end_are_named() -> None:
