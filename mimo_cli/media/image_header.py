@@ -17,13 +17,15 @@ from mimo_cli.media.tiff import read_orientation, read_tiff_header
 class ImageHeader:
     """Stored size in pixels and EXIF orientation (1 to 8; 1 is upright).
 
-    has_alpha: a TIFF says that its fourth sample is opacity.
+    has_alpha           a TIFF says that its fourth sample is opacity
+    transparent_level   of a grey PNG: pixels decoded to this level are transparent
     """
 
     width: int
     height: int
     orientation: int = 1
     has_alpha: bool = False
+    transparent_level: int | None = None
 
 
 def read_image_header(data: bytes, image_format: str) -> ImageHeader:
@@ -42,8 +44,8 @@ def read_image_header(data: bytes, image_format: str) -> ImageHeader:
 
 def _png(data: bytes) -> ImageHeader:
     """Walk all chunks: each must be complete and, where pixels depend on it, have its checksum; IEND comes last."""
-    width, height = struct.unpack_from(">II", data, 16)
-    offset, orientation = 8, 1
+    width, height, bits, colour_type = struct.unpack_from(">IIBB", data, 16)
+    offset, orientation, level = 8, 1, None
     while offset < len(data):
         length, kind = struct.unpack_from(">I4s", data, offset)
         body = memoryview(data)[offset + 8 : offset + 8 + length]
@@ -56,10 +58,20 @@ def _png(data: bytes) -> ImageHeader:
             raise MediaError(f"the PNG file is damaged: wrong checksum of its {kind.decode('latin-1')} chunk")
         if kind == b"eXIf":
             orientation = read_orientation(bytes(body))
+        if kind == b"tRNS" and colour_type == 0:
+            level = _png_level(bytes(body), bits)
         if kind == b"IEND":
-            return ImageHeader(width, height, orientation)
+            return ImageHeader(width, height, orientation, transparent_level=level)
         offset += 12 + length
     raise MediaError(f"the PNG file is cut short: it ends after {len(data)} bytes without its IEND chunk")
+
+
+def _png_level(body: bytes, bits: int) -> int | None:
+    """Return the grey level that a tRNS chunk names, spread to 8 bits if there are fewer, as decoders do."""
+    if len(body) != 2 or bits not in (1, 2, 4, 8, 16):
+        return None  # the decoder passes over such a chunk as well
+    level = int.from_bytes(body, "big") & ((1 << bits) - 1)
+    return level if bits >= 8 else level * 255 // ((1 << bits) - 1)
 
 
 def _jpeg(data: bytes) -> ImageHeader:

@@ -82,6 +82,17 @@ def test_palettes_become_colours_and_their_transparency_white() -> None:
     assert decode_image(palette_png(transparent=0), faithful=True).tolist() == [[[255, 0, 0], [0, 0, 255]]]
 
 
+@pytest.mark.parametrize("bits", [1, 8, 16])
+def test_a_transparent_level_of_a_grey_png_shows_white(bits: int) -> None:
+    """Zero is transparent, and one is not even where eight bits do not tell them apart."""
+    row = {1: b"\x40", 8: bytes((0, 255, 1)), 16: struct.pack(">HHH", 0, 65535, 1)}[bits]
+    data = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", struct.pack(">IIBBBBB", 3, 1, bits, 0, 0, 0, 0))
+    data += png_chunk(b"tRNS", b"\0\0") + png_chunk(b"IDAT", zlib.compress(b"\0" + row)) + png_chunk(b"IEND", b"")
+    last = {1: 255, 8: 1, 16: 0}[bits]
+    assert decode_image(data)[0, :, 0].tolist() == [255, 255, last]
+    assert decode_image(data, faithful=True)[0, :, 0].tolist() == [0, 255, {1: 0}.get(bits, last)]
+
+
 @pytest.mark.parametrize("extension", [".png", ".webp", ".tiff"])
 def test_transparency_shows_white_unless_faithful_drops_it(extension: str) -> None:
     alpha = np.linspace(0, 255, PICTURE.shape[1]).astype(np.uint8)[None, :, None].repeat(PICTURE.shape[0], 0)

@@ -63,6 +63,17 @@ def test_orientation_is_read_from_jpeg_png_and_webp() -> None:
     assert read(webp[:4] + struct.pack("<I", len(webp) - 8) + webp[8:]).orientation == 6
 
 
+@pytest.mark.parametrize(
+    ("bits", "level", "decoded"), [(1, 1, 255), (2, 2, 170), (4, 1, 17), (8, 7, 7), (16, 300, 300)]
+)
+def test_the_transparent_level_of_a_grey_png_is_read_as_it_is_decoded(bits: int, level: int, decoded: int) -> None:
+    start = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, bits, 0, 0, 0, 0))
+    end = png_chunk(b"IEND", b"")
+    assert read(start + png_chunk(b"tRNS", struct.pack(">H", level)) + end).transparent_level == decoded
+    assert read(start + png_chunk(b"tRNS", b"") + end).transparent_level is None
+    assert read(start + end).transparent_level is None
+
+
 def test_the_end_marker_of_a_thumbnail_is_not_the_end_of_the_picture() -> None:
     data = FILES["jpeg"]
     with_thumbnail = data[:2] + b"\xff\xe2" + struct.pack(">H", len(data) + 2) + data + data[2:]
