@@ -95,6 +95,8 @@ def decode_image(data: bytes, *, faithful: bool = False) -> NDArray[np.uint8]:
     stored = _decode(data, image_format, header)
     if image_format in ("bmp", "tiff") and not header.has_alpha:
         stored = _without_padding(stored)
+    if header.is_negative and stored.dtype == np.uint16:
+        stored = np.iinfo(np.uint16).max - stored
     if header.transparent_level is not None and stored.ndim == 2 and not faithful:
         stored[stored == header.transparent_level] = np.iinfo(stored.dtype).max  # the decoder leaves it in its colour
     rgb = _to_rgb(stored, image_format, faithful=faithful)

@@ -19,6 +19,7 @@ class ImageHeader:
 
     has_alpha           a TIFF says that its fourth sample is opacity
     transparent_level   of a grey PNG: pixels decoded to this level are transparent
+    is_negative         samples of a TIFF come out of the decoder counting from white to black
     """
 
     width: int
@@ -26,6 +27,7 @@ class ImageHeader:
     orientation: int = 1
     has_alpha: bool = False
     transparent_level: int | None = None
+    is_negative: bool = False
 
 
 def read_image_header(data: bytes, image_format: str) -> ImageHeader:
@@ -181,7 +183,7 @@ def _bmp(data: bytes) -> ImageHeader:
 def _tiff(data: bytes) -> ImageHeader:
     """Pixel strips or tiles must lie inside the file. The decoder turns a TIFF upright itself, always."""
     header = read_tiff_header(data)
-    return ImageHeader(header.width, header.height, has_alpha=header.has_alpha)
+    return ImageHeader(header.width, header.height, has_alpha=header.has_alpha, is_negative=header.is_negative)
 
 
 _READERS: dict[str, Callable[[bytes], ImageHeader]] = {

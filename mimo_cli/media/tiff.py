@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from mimo_cli.errors import MediaError
 
-_WIDTH, _HEIGHT, _ORIENTATION, _EXTRA_SAMPLES = 0x100, 0x101, 0x112, 0x152
+_WIDTH, _HEIGHT, _ORIENTATION = 0x100, 0x101, 0x112
+_BITS, _PHOTOMETRIC, _SAMPLES, _PLANAR, _EXTRA_SAMPLES = 0x102, 0x106, 0x115, 0x11C, 0x152
 _OFFSETS_AND_COUNTS = ((0x111, 0x117), (0x144, 0x145))  # of strips, of tiles
 _MAX_ENTRIES = 4096
 _TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}  # the unsigned integers; other types are not needed here
@@ -17,19 +18,26 @@ _TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}  # the unsigned integers; ot
 
 @dataclass(frozen=True)
 class TiffHeader:
-    """Size in pixels, and whether the sample behind the colours is said to be opacity (by default it is anything)."""
+    """Size in pixels, and what a decoder does not act on.
+
+    has_alpha    the sample behind the colours is said to be opacity (by default it is anything)
+    is_negative  samples of 16 bits count from white to black; fewer bits are turned by the decoder
+    """
 
     width: int
     height: int
     has_alpha: bool = False
+    is_negative: bool = False
 
 
 def read_tiff_header(data: bytes) -> TiffHeader:
     """Read what the first picture of a TIFF or BigTIFF file says about itself.
 
-    Raises MediaError if its pixels are not all inside the file; struct.error if the directory itself is cut short.
+    Raises MediaError if its pixels are not all inside the file, or stored as no decoder here reads them; struct.error
+    if the directory itself is cut short.
     """
-    tags = dict(_directory(data, (_WIDTH, _HEIGHT, _EXTRA_SAMPLES, *sum(_OFFSETS_AND_COUNTS, ()))))
+    known = (_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLES, _PLANAR, _EXTRA_SAMPLES)
+    tags = dict(_directory(data, (*known, *sum(_OFFSETS_AND_COUNTS, ()))))
     for offset_tag, count_tag in _OFFSETS_AND_COUNTS:
         for offset, size in zip(tags.get(offset_tag, ()), tags.get(count_tag, ()), strict=False):
             if offset + size > len(data):
@@ -39,10 +47,18 @@ def read_tiff_header(data: bytes) -> TiffHeader:
     if not any(tags.get(offset_tag) for offset_tag, _ in _OFFSETS_AND_COUNTS):
         raise MediaError("the TIFF file names no place of its pixels")
 
-    def first(tag: int) -> int:
-        return (tags.get(tag) or (0,))[0]
+    def first(tag: int, default: int = 0) -> int:
+        return (tags.get(tag) or (default,))[0]
 
-    return TiffHeader(first(_WIDTH), first(_HEIGHT), has_alpha=first(_EXTRA_SAMPLES) in (1, 2))
+    is_deep = first(_BITS, 1) == 16
+    if is_deep and first(_PLANAR, 1) == 2 and first(_SAMPLES, 1) > 1:
+        raise MediaError(  # the decoder takes such planes for interleaved samples and returns noise
+            f"the TIFF file stores {first(_SAMPLES)} channels of 16 bits one after the other (PlanarConfiguration 2); "
+            "they were expected pixel by pixel",
+            hint="convert it to PNG first",
+        )
+    is_negative = is_deep and first(_PHOTOMETRIC, 1) == 0
+    return TiffHeader(first(_WIDTH), first(_HEIGHT), first(_EXTRA_SAMPLES) in (1, 2), is_negative)
 
 
 def read_orientation(exif: bytes) -> int:

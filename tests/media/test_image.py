@@ -82,6 +82,23 @@ def test_palettes_become_colours_and_their_transparency_white() -> None:
     assert decode_image(palette_png(transparent=0), faithful=True).tolist() == [[[255, 0, 0], [0, 0, 255]]]
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_grey_tiff_that_counts_from_white_is_not_a_negative(kind: type) -> None:
+    samples = PICTURE[..., :1].astype(kind) * (257 if kind is np.uint16 else 1)
+    for data in (tiff_file(samples, photometric=1), tiff_file(np.iinfo(kind).max - samples, photometric=0)):
+        assert np.array_equal(decode_image(data), PICTURE[..., :1].repeat(3, 2))
+
+
+def test_channels_one_after_the_other_are_read_or_refused_never_mixed_up() -> None:
+    assert np.array_equal(decode_image(tiff_file(PICTURE, planar=2)), PICTURE)
+    deep = PICTURE.astype(np.uint16) * 257
+    assert np.array_equal(decode_image(tiff_file(deep)), PICTURE)
+    with pytest.raises(MediaError, match="3 channels of 16 bits one after the other") as caught:
+        decode_image(tiff_file(deep, planar=2))
+    assert "PNG" in (caught.value.hint or "")
+    assert np.array_equal(decode_image(tiff_file(deep[..., :1], planar=2)), PICTURE[..., :1].repeat(3, 2))
+
+
 @pytest.mark.parametrize("bits", [1, 8, 16])
 def test_a_transparent_level_of_a_grey_png_shows_white(bits: int) -> None:
     """Zero is transparent, and one is not even where eight bits do not tell them apart."""
