@@ -20,7 +20,7 @@ from contextlib import suppress
 from mimo_cli.commands import registry
 from mimo_cli.commands.interrupts import Stopped, TimeLimitReached, signals_raise
 from mimo_cli.errors import MimoError, UsageError
-from mimo_cli.terminal.console import Color, Terminal
+from mimo_cli.terminal.console import Color, Terminal, error_text
 
 FAILED, CAPACITY, INTERRUPTED, CLOSED_PIPE = 1, 4, 130, 141
 
@@ -161,12 +161,6 @@ def _explain(err: BaseException, terminal: Terminal, debug: bool) -> int:
         return CAPACITY
     terminal.error(error_text(f"{type(err).__name__}: {err}. This is a bug in mimo", "the same command with --debug"))
     return FAILED
-
-
-def error_text(message: str, hint: str | None) -> str:
-    """Join message and hint to one line: `WHAT. WHY. TRY: command`."""
-    message = " ".join(message.split()).rstrip(".")
-    return f"{message}. TRY: {' '.join(hint.split())}" if hint else message
 
 
 def _silence_stdout() -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mimo_cli.app import error_text, overall_help, route
+from mimo_cli.app import overall_help, route
 from mimo_cli.commands import registry
 from mimo_cli.errors import UsageError
+from mimo_cli.terminal.console import error_text
 from tests.support.cli import run_cli
 from tests.support.fake_engine import Script, scripted
 

@@ -11,6 +11,7 @@ from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from mimo_cli.chat.media_options import MediaOptions
 from mimo_cli.chat.messages import AudioPart, ImagePart, MediaPart, Origin, VideoPart
+from mimo_cli.chat.named_files import user_path
 from mimo_cli.errors import MediaError, UsageError
 from mimo_cli.media.audio import open_audio
 from mimo_cli.media.fetch import fetch, is_url
@@ -71,7 +72,7 @@ class MediaOpener:
                 reference = unquote(urlsplit(reference).path)
         if not self._allow_files:
             raise UsageError("paths are not allowed here", hint="send the file itself as a data: URI")
-        path = Path(reference).expanduser()
+        path = user_path(reference)
         return settle(path), name or str(path)
 
 

@@ -1,10 +1,10 @@
 """`mimo eval`: options to an EvalRequest; the measuring is done in evaluation_run, the table in evaluation_report."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from mimo_cli.chat.named_files import user_path
 from mimo_cli.commands.evaluation_request import EvalRequest, choose_tasks, items_by_task
 from mimo_cli.commands.model_choice import choose_model
 from mimo_cli.commands.options import GeneralOptions, ModelOptions
@@ -53,7 +53,7 @@ def eval(  # the command's name
         raise UsageError("--json and --jsonl exclude each other")
     terminal = general.terminal()
     model.limit_threads()
-    folder = None if items is None else Path(items).expanduser()
+    folder = None if items is None else user_path(items)
     names = choose_tasks(tasks, folder)
     asked = items_by_task(names, folder, limit)
     request = EvalRequest(

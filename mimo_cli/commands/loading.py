@@ -12,6 +12,7 @@ from pathlib import Path
 from mimo_cli.api import Engine
 from mimo_cli.chat.attachments import MediaOpener
 from mimo_cli.chat.media_options import MediaChoices, MediaOptions
+from mimo_cli.chat.named_files import user_path
 from mimo_cli.checkpoint.audio_config import AudioTokenizerConfig
 from mimo_cli.checkpoint.config import ModelConfig, read_json
 from mimo_cli.checkpoint.contents import AUDIO_TOKENIZER_FOLDER
@@ -115,7 +116,7 @@ def disk_tier(options: ModelOptions, kept: str | None) -> DiskTier:
     """Return where random experts go, and what memory may be used beside them, as the command line says."""
     chosen = load_options(options)
     ram = parse_ram(chosen.ram) if isinstance(chosen.ram, str) else chosen.ram
-    return DiskTier(ram, cache_folder(), Path(kept).expanduser() if kept else None, chosen.reading)
+    return DiskTier(ram, cache_folder(), user_path(kept) if kept else None, chosen.reading)
 
 
 def _recording(options: ModelOptions, core: CoreEngine, name: str) -> AbstractContextManager[object]:

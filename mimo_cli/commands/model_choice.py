@@ -7,6 +7,7 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
+from mimo_cli.chat.named_files import user_path
 from mimo_cli.errors import CheckpointError
 from mimo_cli.miniature.bundled import bundled_path, is_miniature
 from mimo_cli.settings import hub_cache_folder, models_folder
@@ -27,7 +28,7 @@ def choose_model(name: str | None) -> ModelChoice:
     """Find a model by folder or name; None is the bundled miniature. Raises CheckpointError saying where it looked."""
     if not name:
         return _choice(bundled_path(), "the bundled miniature")
-    given = Path(name).expanduser()
+    given = user_path(name)
     if given.is_dir():
         return _choice(given, given.resolve().name)
     if given.is_file():

@@ -4,6 +4,7 @@ import difflib
 import time
 from pathlib import Path
 
+from mimo_cli.chat.named_files import user_path
 from mimo_cli.errors import UsageError
 from mimo_cli.settings import state_folder
 
@@ -38,7 +39,7 @@ def find_chat(name: str | None) -> Path:
         if not chats:
             raise UsageError(f"there is no saved dialogue in `{chats_folder()}`", hint="mimo chat")
         return chats[0]
-    for path in (chats_folder() / f"{name.removesuffix(_SUFFIX)}{_SUFFIX}", Path(name).expanduser()):
+    for path in (chats_folder() / f"{name.removesuffix(_SUFFIX)}{_SUFFIX}", user_path(name)):
         if path.is_file():
             return path
     known = [path.stem for path in chats]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mimo_cli.chat.named_files import user_path
 from mimo_cli.checkpoint.config import ModelConfig
 from mimo_cli.commands.loading import LoadedModel, announce, load_model, media_options
 from mimo_cli.commands.model_choice import CONFIG_FILE
@@ -98,7 +99,7 @@ class SpeechJobs:
                     content = fetch(name, allow_net=request.cutting.allow_net)
                     recording = open_recording(content, options, name=f"`{name}`")
                 else:
-                    recording = open_recording(Path(name).expanduser(), options, name=f"`{name}`")
+                    recording = open_recording(user_path(name), options, name=f"`{name}`")
             except MimoError as err:
                 recording = err
             jobs.append(Job(name, recording, targets))

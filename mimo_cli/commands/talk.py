@@ -14,6 +14,7 @@ from typing import Protocol
 from mimo_cli.chat.chat_file import load_conversation, save_conversation
 from mimo_cli.chat.conversation import Conversation
 from mimo_cli.chat.messages import MediaPart, Message
+from mimo_cli.chat.named_files import user_path
 from mimo_cli.commands.answer_once import loaded_for_chat, set_given, turn_options
 from mimo_cli.commands.chat_request import ChatRequest
 from mimo_cli.commands.interrupts import Stopped, ctrl_c_waits
@@ -28,7 +29,7 @@ from mimo_cli.dialogue import Dialogue
 from mimo_cli.errors import MimoError, UsageError
 from mimo_cli.media.sniff import sniff
 from mimo_cli.settings import state_folder
-from mimo_cli.terminal.console import Terminal
+from mimo_cli.terminal.console import Terminal, error_text
 from mimo_cli.units import format_count
 
 _LEADING_WORD = re.compile(r"""('[^']+'|"[^"]+"|(?:\\.|[^\s\\])+)(?:\s+|$)""")
@@ -102,13 +103,13 @@ class Talk:
         """Read and answer until the user leaves; returns the exit code. Raises Stopped for an end from outside."""
         while not self.is_over:
             try:
-                self.take(reader.read(f"mimo {self.context_share()}> "))
+                self._take_or_tell(reader.read(f"mimo {self.context_share()}> "))
             except KeyboardInterrupt:  # at the prompt, or in the middle of a command: that one ends, not the dialogue
                 self._save_answer()
             except EOFError:
                 break
             except MimoError as err:
-                self.terminal.error(f"{err}. TRY: {err.hint}" if err.hint else str(err))
+                self.terminal.error(error_text(str(err), err.hint))
         if self._save_path:
             self.terminal.note(f"mimo: saved; mimo chat --resume {self._save_path.stem} goes on")
         return 0
@@ -121,6 +122,16 @@ class Talk:
             run_slash_command(self, read.command.name, read.argument)
         elif read.strip():
             self.say(read)
+
+    def _take_or_tell(self, line: str) -> None:
+        """Act on one line; what the system refuses ends that line and not the dialogue. Raises what take raises."""
+        try:
+            self.take(line)
+        except BrokenPipeError:  # nobody reads the answers any more
+            raise
+        except OSError as err:
+            what = f"`{err.filename}`" if err.filename else "the system"
+            self.terminal.error(error_text(f"{what}: {err.strerror or err}", "correct that, then the same line again"))
 
     def say(self, text: str) -> None:
         """Send a message with what waits for it, and show the answer."""
@@ -246,8 +257,8 @@ class Talk:
 
 
 def _is_medium(name: str) -> bool:
-    with suppress(MimoError, OSError, ValueError, RuntimeError):
-        path = Path(name).expanduser()
+    with suppress(MimoError, OSError, ValueError):
+        path = user_path(name)
         return path.is_file() and sniff(path, allow_text=True) is not None
     return False
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mimo_cli.chat.named_files import user_path
 from mimo_cli.commands.numbers import numbers_line
 from mimo_cli.commands.slash import help_lines, paths_of
 from mimo_cli.commands.sources import Attachment, Kind, read_option_text
@@ -80,13 +80,13 @@ def _undo(talk: "Talk", argument: str) -> None:
 
 
 def _save(talk: "Talk", argument: str) -> None:
-    path = Path(_required(argument, "/save FILE")).expanduser()
+    path = user_path(_required(argument, "/save FILE"))
     talk.save_as(path)
     talk.terminal.note(f"mimo: saved to {path}")
 
 
 def _load(talk: "Talk", argument: str) -> None:
-    talk.load(Path(_required(argument, "/load FILE")).expanduser())
+    talk.load(user_path(_required(argument, "/load FILE")))
 
 
 def _stats(talk: "Talk", argument: str) -> None:

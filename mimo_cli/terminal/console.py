@@ -50,6 +50,12 @@ def _picture(match: re.Match[str]) -> str:
     return chr(0x2400 + code) if code < 0x20 else "\ufffd"
 
 
+def error_text(message: str, hint: str | None) -> str:
+    """Join message and hint to one line: `WHAT. WHY. TRY: command`."""
+    message = " ".join(message.split()).rstrip(".")
+    return f"{message}. TRY: {' '.join(hint.split())}" if hint else message
+
+
 @dataclass
 class Terminal:
     """Where a command writes. `quiet` drops notes and progress, `verbose` adds detail; errors always appear."""

@@ -354,3 +354,12 @@ def test_ctrl_c_in_the_middle_of_a_command_ends_that_command_only(talk: Talk, mo
 
     monkeypatch.setattr("mimo_cli.chat.attachments.MediaOpener.open", interrupted)
     assert talk(f"/image {CAT}", "/think off", "hi", answers=scripted("Hello!")).out == "Hello!\n"
+
+
+def test_what_the_system_refuses_ends_no_dialogue(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied", "note.txt")
+
+    monkeypatch.setattr("mimo_cli.commands.talk.read_text_file", refused)
+    run = talk("/file note.txt", "/think off", "hi", answers=scripted("Hello!"))
+    assert run.out == "Hello!\n" and "mimo: error: `note.txt`: Permission denied. TRY: " in run.err
