@@ -12,20 +12,25 @@ import base64
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mimo_cli.chat.conversation import Conversation
 from mimo_cli.chat.messages import Generated, MediaPart, Message, Part, TextPart, ToolCall
+from mimo_cli.chat.named_files import write_error
 from mimo_cli.chat.openai_messages import OpenMedia
 from mimo_cli.chat.tokenizer import Tokenizer
-from mimo_cli.errors import MimoError, UsageError
+from mimo_cli.errors import UsageError
 
 VERSION = 1
 
 
 def save_conversation(path: Path, conversation: Conversation, tokenizer: Tokenizer) -> None:
-    """Write a conversation; the file appears whole or not at all, readable by its owner only."""
+    """Write a conversation; the file appears whole or not at all, readable by its owner only.
+
+    Raises MimoError naming a file that cannot be written, UsageError for a medium that came from nowhere.
+    """
     head = {"mimo_chat": VERSION, "tokenizer": tokenizer.sha256, "tools": conversation.tools}
     lines = [json.dumps(line, ensure_ascii=False) for line in (head, *map(_line, conversation.messages))]
     text = ("\n".join(lines) + "\n").encode("utf-8", "replace")
@@ -36,9 +41,10 @@ def save_conversation(path: Path, conversation: Conversation, tokenizer: Tokeniz
             file.write(text)
         partial.replace(path)
     except OSError as err:
-        raise MimoError(f"`{path}` cannot be written: {err.strerror}", hint="name a file you may write to") from err
+        raise write_error(path, err) from err
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # what is wrong with the folder was said already
+            partial.unlink(missing_ok=True)
 
 
 def load_conversation(path: Path, open_media: OpenMedia, tokenizer: Tokenizer) -> Conversation:

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from mimo_cli.chat.attachments import MediaOpener
@@ -23,10 +22,12 @@ from mimo_cli.commands.loading import (
 )
 from mimo_cli.commands.model_choice import CONFIG_FILE
 from mimo_cli.commands.numbers import memory_fields, timing_fields, usage_fields
-from mimo_cli.commands.sources import Question, write_atomically
-from mimo_cli.commands.turn import PromptProgress, TurnResult, TurnStyle, call_value, ending_note, show_turn
+from mimo_cli.commands.output_file import write_atomically
+from mimo_cli.commands.sources import Question
+from mimo_cli.commands.turn import PromptProgress, TurnResult, TurnStyle, call_line, call_value, ending_note, show_turn
 from mimo_cli.dialogue import Dialogue, TurnOptions
 from mimo_cli.engine.sampling import SamplingParams
+from mimo_cli.errors import MimoError
 from mimo_cli.miniature.bundled import usual_temperature
 from mimo_cli.terminal.console import Terminal
 
@@ -47,7 +48,7 @@ def answer_once(request: ChatRequest, terminal: Terminal) -> int:
         dialogue = Dialogue(loaded.engine.speaker, conversation, context_tokens=request.model.ctx)
         announce(terminal, loaded, dialogue.timeline.max_tokens, in_full=not chat.as_json)
         style = TurnStyle(
-            shows_answer=not chat.as_json and chat.output is None,
+            shows_answer=not chat.as_json and chat.output_path is None,
             shows_thinking=request.shows_thinking(terminal),
             shows_numbers=chat.usage or (terminal.err_is_terminal and not chat.as_json),
         )
@@ -161,9 +162,22 @@ def _save(request: ChatRequest, conversation: Conversation, loaded: LoadedModel)
 
 
 def _deliver(chat: ChatOptions, terminal: Terminal, result: TurnResult, document: dict[str, Any]) -> None:
-    """Write what did not stream to stdout: JSON, or the text to a file."""
-    text = json.dumps(document, ensure_ascii=False) if chat.as_json else result.message.text.strip("\r\n")
-    if chat.output is not None:
-        write_atomically(Path(chat.output).expanduser(), text + "\n")
+    """Write what did not stream to stdout: JSON, or the text to a file.
+
+    Raises MimoError where the file cannot be written; the answer is on stdout then.
+    """
+    content = json.dumps(document, ensure_ascii=False) if chat.as_json else _lines(result.message)
+    if chat.output_path is not None:
+        try:
+            write_atomically(chat.output_path, content + "\n")
+        except MimoError:
+            terminal.write(content + "\n")
+            raise
     elif chat.as_json:
-        terminal.write(text + "\n")
+        terminal.write(content + "\n")
+
+
+def _lines(message: Message) -> str:
+    """Return what a streamed answer shows: its text, then a line for each tool call."""
+    text = message.text.strip("\r\n")
+    return "\n".join([*([text] if text else []), *map(call_line, message.tool_calls)])

@@ -23,6 +23,7 @@ from mimo_cli.commands.options import (
     SamplingOptions,
     ThinkingOptions,
 )
+from mimo_cli.commands.output_file import require_writable
 from mimo_cli.commands.saved_chats import find_chat
 from mimo_cli.commands.sources import (
     Attachment,
@@ -67,6 +68,8 @@ def chat(
     """
     terminal = general.terminal()
     model.limit_threads()
+    if chat.output_path is not None:
+        require_writable(chat.output_path)
     order = call.meta.get(FLAG_ORDER, [])
     question = build_question(
         prompt or [],

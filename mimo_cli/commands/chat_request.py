@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mimo_cli.chat.named_files import user_path
 from mimo_cli.commands.model_choice import ModelChoice
 from mimo_cli.commands.options import (
     MediaReadingOptions,
@@ -15,7 +16,7 @@ from mimo_cli.commands.options import (
     ThinkingOptions,
     read_duration,
 )
-from mimo_cli.commands.sources import Question
+from mimo_cli.commands.sources import STDIN, Question
 from mimo_cli.terminal.console import Terminal
 
 
@@ -33,7 +34,8 @@ class ChatOptions:
     ] = False
     as_json: Annotated[bool, typer.Option("-j", "--json", help="Answer, reasoning and numbers as JSON.")] = False
     output: Annotated[
-        str | None, typer.Option("-o", "--output", metavar="FILE", help="Write the answer there.", hidden=True)
+        str | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write it there; - is stdout.", hidden=True),
     ] = None
     usage: Annotated[bool, typer.Option("--usage", help="Numbers line also off a terminal.", hidden=True)] = False
     fail_on_length: Annotated[
@@ -53,6 +55,11 @@ class ChatOptions:
     history: Annotated[bool, typer.Option("--history/--no-history", help="Remember input lines [on].", hidden=True)] = (
         True
     )
+
+    @property
+    def output_path(self) -> Path | None:
+        """The file that takes the answer, None for stdout."""
+        return None if self.output is None or self.output == STDIN else user_path(self.output)
 
 
 @dataclass(frozen=True)

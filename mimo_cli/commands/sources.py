@@ -7,7 +7,6 @@ stdin is read when it is not a terminal or when `-` asks for it. Media bytes on 
 
 import codecs
 import difflib
-import os
 import sys
 import threading
 from collections.abc import Iterable, Sequence
@@ -15,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from mimo_cli.errors import MimoError, UsageError
+from mimo_cli.chat.named_files import user_path
+from mimo_cli.errors import UsageError
 from mimo_cli.terminal.console import Terminal, is_terminal
 
 Kind = Literal["image", "video", "audio", "any"]
@@ -130,7 +130,7 @@ def read_text_file(name: str) -> str:
 
 def read_bytes(name: str) -> bytes:
     """Read a file whole; raises UsageError naming it."""
-    path = Path(name).expanduser()
+    path = user_path(name)
     try:
         return path.read_bytes()
     except IsADirectoryError:
@@ -164,25 +164,6 @@ def build_question(
 def read_option_text(value: str) -> str:
     """Return the text of an option: `@FILE` is the file's content, anything else the text itself."""
     return read_text_file(value[1:]).rstrip("\n") if value.startswith("@") and len(value) > 1 else value
-
-
-def write_atomically(path: Path, content: str) -> None:
-    """Write a text file so that it appears complete or not at all. Raises MimoError naming it.
-
-    A link is followed; a device or a named pipe is written to directly, for it must not be replaced by a file.
-    """
-    target = path.resolve()
-    is_special = target.exists() and not target.is_file()
-    part = target if is_special else target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        part.write_text(content, "utf-8")
-        if part != target:
-            os.replace(part, target)
-    except OSError as err:
-        raise MimoError(f"`{path}` cannot be written: {err.strerror}", hint="name a file you may write to") from err
-    finally:
-        if part != target:
-            part.unlink(missing_ok=True)
 
 
 def _resolve(item: Attachment, stdin: Stdin) -> Attachment:

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mimo_cli.commands.sources import STDIN, write_atomically
+from mimo_cli.chat.named_files import user_path
+from mimo_cli.commands.output_file import require_writable, write_atomically
+from mimo_cli.commands.sources import STDIN
 from mimo_cli.commands.subtitles import (
     APPROXIMATE,
     FORMATS,
@@ -23,7 +25,7 @@ from mimo_cli.commands.subtitles import (
     text_lines,
     vtt_blocks,
 )
-from mimo_cli.errors import UsageError
+from mimo_cli.errors import MimoError, UsageError
 
 _SUFFIXES = {"text": "txt"}
 
@@ -54,21 +56,32 @@ class Targets:
 
 
 def plan_targets(inputs: Sequence[str], formats: tuple[str, ...], output: str | None) -> list[Targets]:
-    """Decide the targets of all inputs. Raises UsageError where they do not fit into what was asked for."""
+    """Decide the targets of all inputs.
+
+    Raises UsageError where they do not fit into what was asked for, or could not be written.
+    """
     if output is None or output == STDIN:
         if len(formats) > 1:
             raise UsageError(f"{len(formats)} formats cannot share stdout", hint="-o DIR, or one format")
         return [Targets(formats) for _ in inputs]
-    folder = Path(output).expanduser()
+    folder = user_path(output)
     if not (folder.is_dir() or output.endswith("/") or len(inputs) > 1 or len(formats) > 1):
+        require_writable(folder)
         return [Targets(formats, (folder,))]
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"`{output}` is a file, a folder was expected for several transcripts", hint="-o DIR")
-    folder.mkdir(parents=True, exist_ok=True)
-    stems = _stems(inputs)
-    return [
-        Targets(formats, tuple(folder / f"{stem}.{_SUFFIXES.get(name, name)}" for name in formats)) for stem in stems
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        hint = "-o with a folder you may write to"
+        raise UsageError(f"the folder `{output}` cannot be made: {err.strerror or err}", hint=hint) from err
+    targets = [
+        Targets(formats, tuple(folder / f"{stem}.{_SUFFIXES.get(name, name)}" for name in formats))
+        for stem in _stems(inputs)
     ]
+    for path in (path for target in targets for path in target.paths):
+        require_writable(path)
+    return targets
 
 
 def _stems(inputs: Sequence[str]) -> list[str]:
@@ -132,6 +145,7 @@ class TranscriptFiles:
 
     def __init__(self, targets: Targets, name: str, style: TranscriptStyle, to_stdout: Callable[[str], None]) -> None:
         self._paths = targets.paths
+        self._to_stdout = to_stdout
         self._texts: list[list[str]] = [[] for _ in targets.paths]
         sinks = [text.append for text in self._texts] if targets.paths else [to_stdout]
         self._writers = [
@@ -145,8 +159,18 @@ class TranscriptFiles:
             writer.add(segment)
 
     def finish(self, facts: dict[str, Any]) -> None:
-        """End all transcripts and write the files. Raises MimoError naming a file that cannot be written."""
+        """End all transcripts and write the files.
+
+        Raises MimoError naming a file that cannot be written; its text is on stdout then.
+        """
         for writer in self._writers:
             writer.finish(facts)
-        for path, text in zip(self._paths, self._texts, strict=True):
-            write_atomically(path, "".join(text))
+        failure: MimoError | None = None
+        for path, pieces in zip(self._paths, self._texts, strict=True):
+            try:
+                write_atomically(path, "".join(pieces))
+            except MimoError as err:
+                self._to_stdout("".join(pieces))  # the work of hours must not be lost with its file
+                failure = failure or err
+        if failure is not None:
+            raise failure

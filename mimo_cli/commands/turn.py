@@ -115,6 +115,11 @@ def call_value(call: ToolCall) -> dict[str, Any]:
     return {"name": call.name, "arguments": dict(call.arguments)}
 
 
+def call_line(call: ToolCall) -> str:
+    """Return a tool call as the line that stands for it beside an answer's text."""
+    return json.dumps({"tool_call": call_value(call)}, ensure_ascii=False)
+
+
 class _TurnView:
     def __init__(self, answer: Answer, terminal: Terminal, style: TurnStyle, writer: AnswerWriter) -> None:
         self.notes: list[str] = []
@@ -143,8 +148,7 @@ class _TurnView:
         elif not isinstance(event, Finished):
             self.end_thinking()
             if self._style.shows_answer:
-                line = json.dumps({"tool_call": call_value(event.call)}, ensure_ascii=False)
-                self._writer.write(("\n" if self._writer.started else "") + line)
+                self._writer.write(("\n" if self._writer.started else "") + call_line(event.call))
 
     def is_hopeless(self) -> bool:
         """Tell whether the answer kept repeating itself long after that was noticed (and say so)."""

@@ -1,3 +1,4 @@
+import errno
 import json
 import stat
 from pathlib import Path
@@ -8,7 +9,7 @@ from mimo_cli.chat.attachments import MediaOpener
 from mimo_cli.chat.chat_file import load_conversation, save_conversation
 from mimo_cli.chat.conversation import Conversation
 from mimo_cli.chat.messages import Generated, ImagePart, Message, TextPart, ToolCall
-from mimo_cli.errors import MediaError, MimoError, UsageError
+from mimo_cli.errors import CapacityError, MediaError, MimoError, UsageError
 from tests.support.chat_golden import subset_tokenizer
 from tests.support.fake_media import fake_image
 from tests.support.media_files import EXAMPLES
@@ -134,3 +135,16 @@ def test_files_that_cannot_be_read_or_written_are_errors(tmp_path: Path) -> None
         save_conversation(tmp_path / "no" / "chat.jsonl", conversation(), TOKENIZER)
     with pytest.raises(UsageError, match=r"`cat\.png` cannot be saved"):
         save_conversation(tmp_path / "x", Conversation([Message.of("user", ImagePart(fake_image()))]), TOKENIZER)
+
+
+def test_a_full_disk_is_a_matter_of_capacity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def vanished(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "replace", full)
+    monkeypatch.setattr(Path, "unlink", vanished)
+    with pytest.raises(CapacityError, match="No space left on device"):
+        save_conversation(tmp_path / "chat.jsonl", conversation(), TOKENIZER)

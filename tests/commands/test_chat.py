@@ -399,3 +399,30 @@ def test_a_mistyped_dialogue_is_refused_before_the_model_is_loaded(ask: Ask, tmp
     run = ask("--resume", "cast", "and?", answers=loader)
     assert run.code == 2 and run.err.endswith("TRY: mimo chat --resume cats\n")
     assert loader.engine is None
+
+
+def test_an_output_that_cannot_be_written_costs_nothing(ask: Ask, tmp_path: Path) -> None:
+    loader = scripted("never")
+    run = ask("-o", "missing/dir/a.txt", "hi", answers=loader)
+    assert (run.code, run.out) == (2, "") and "there is no folder" in run.err and "TRY: mkdir -p" in run.err
+    assert loader.engine is None
+
+
+def test_an_answer_whose_file_fails_is_on_stdout(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    answer = Script("Hello!" + STOP, {1: (tmp_path / "out").rmdir})
+    run = ask("-q", "--no-think", "-o", "out/a.md", "hi", answers=scripted(answer))
+    assert (run.code, run.out) == (1, "Hello!\n") and "cannot be written" in run.err
+
+
+def test_a_dash_as_output_is_stdout(ask: Ask, tmp_path: Path) -> None:
+    assert ask("-q", "-o", "-", "hi") == Run(0, "Hello!\n", "")
+    assert list(tmp_path.glob("-*")) == []
+
+
+def test_tool_calls_are_in_the_file_as_on_stdout(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "tools.json").write_text(json.dumps({"tools": TOOLS}))
+    for text in ("I look.", ""):
+        argv = ("--tools", "tools.json", "-q", "weather?")
+        ask("-o", "out.md", *argv, answers=scripted(text + CALL))
+        assert (tmp_path / "out.md").read_text() == ask(*argv, answers=scripted(text + CALL)).out

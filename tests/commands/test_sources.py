@@ -1,6 +1,4 @@
 import io
-import os
-import stat
 import sys
 from pathlib import Path
 
@@ -14,9 +12,8 @@ from mimo_cli.commands.sources import (
     decode_text,
     read_option_text,
     read_text_file,
-    write_atomically,
 )
-from mimo_cli.errors import MediaError, MimoError, UsageError
+from mimo_cli.errors import MediaError, UsageError
 from mimo_cli.terminal.console import Terminal
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 40
@@ -129,25 +126,3 @@ def test_an_option_text_may_come_from_a_file(tmp_path: Path) -> None:
     assert read_option_text(f"@{tmp_path}/system.txt") == "Be brief."
     assert read_option_text("Be brief.") == "Be brief."
     assert read_option_text("@") == "@"
-
-
-def test_written_file_replaces_the_old_one_and_leaves_nothing_else(tmp_path: Path) -> None:
-    target = tmp_path / "out.md"
-    target.write_text("old")
-    write_atomically(target, "new né\n")
-    assert target.read_bytes() == "new né\n".encode()
-    assert os.listdir(tmp_path) == ["out.md"]
-
-
-def test_writing_follows_a_link_and_spares_devices(tmp_path: Path) -> None:
-    (tmp_path / "real").write_text("old")
-    (tmp_path / "link").symlink_to(tmp_path / "real")
-    write_atomically(tmp_path / "link", "new")
-    assert (tmp_path / "real").read_text() == "new" and (tmp_path / "link").is_symlink()
-    write_atomically(Path(os.devnull), "gone")
-    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
-
-
-def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MimoError, match="cannot be written: No such file or directory"):
-        write_atomically(tmp_path / "missing" / "out.md", "x")

@@ -116,3 +116,24 @@ def test_an_unwritable_target_is_named(tmp_path: Path) -> None:
     files = TranscriptFiles(Targets(("text",), (tmp_path / "no" / "a.txt",)), "a", TranscriptStyle(), print)
     with pytest.raises(MimoError, match=r"no/a.txt` cannot be written"):
         files.finish({})
+
+
+def test_what_cannot_be_written_is_refused_beforehand(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no folder"):
+        plan_targets(["a.wav"], ("text",), str(tmp_path / "no" / "a.txt"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be made: Not a directory"):
+        plan_targets(["a.wav"], ("text",), f"{tmp_path}/file/out/")
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(UsageError, match="is a folder, a file to write was expected"):
+        plan_targets(["a.wav"], ("text",), f"{tmp_path}/")
+
+
+def test_a_text_whose_file_fails_is_on_stdout(tmp_path: Path) -> None:
+    out: list[str] = []
+    targets = Targets(("text", "jsonl"), (tmp_path / "no" / "a.txt", tmp_path / "a.jsonl"))
+    files = TranscriptFiles(targets, "a", TranscriptStyle(), out.append)
+    files.add(SEGMENTS[0])
+    with pytest.raises(MimoError, match=r"no/a.txt` cannot be written"):
+        files.finish({})
+    assert out == ["Hello there.\n"] and (tmp_path / "a.jsonl").exists()
