@@ -7,7 +7,7 @@ from mimo_cli.errors import CapacityError, MimoError
 
 
 def user_path(name: str | Path) -> Path:
-    """Return the path that a name stands for. `~` is a home folder; `~tmp.png` is a file, unless a user is so called."""
+    """Return the path that a name stands for. `~` is a home folder, `~tmp.png` a file unless a user is so called."""
     try:
         return Path(name).expanduser()
     except RuntimeError:

@@ -12,7 +12,7 @@ from mimo_cli.chat.conversation import Conversation
 from mimo_cli.chat.messages import Message
 from mimo_cli.checkpoint.config import ModelConfig
 from mimo_cli.commands.chat_request import ChatOptions, ChatRequest
-from mimo_cli.commands.interrupts import ctrl_c_waits
+from mimo_cli.commands.interrupts import Stopped, TimeLimitReached, ctrl_c_waits
 from mimo_cli.commands.loading import (
     LoadedModel,
     announce,
@@ -24,7 +24,16 @@ from mimo_cli.commands.model_choice import CONFIG_FILE
 from mimo_cli.commands.numbers import memory_fields, timing_fields, usage_fields
 from mimo_cli.commands.output_file import write_atomically
 from mimo_cli.commands.sources import Question
-from mimo_cli.commands.turn import PromptProgress, TurnResult, TurnStyle, call_line, call_value, ending_note, show_turn
+from mimo_cli.commands.turn import (
+    PromptProgress,
+    TurnResult,
+    TurnStyle,
+    call_line,
+    call_value,
+    cut_short,
+    ending_note,
+    show_turn,
+)
 from mimo_cli.dialogue import Dialogue, TurnOptions
 from mimo_cli.engine.sampling import SamplingParams
 from mimo_cli.errors import MimoError
@@ -35,7 +44,11 @@ LIMIT_REACHED, INTERRUPTED = 6, 130
 
 
 def answer_once(request: ChatRequest, terminal: Terminal) -> int:
-    """Answer the question of a request; returns the exit code."""
+    """Answer the question of a request; returns the exit code.
+
+    Raises Stopped for an end from outside, after what was written by then is kept: in its file or on stdout where it
+    was the time limit, and in the saved dialogue.
+    """
     # Media are opened before the model is loaded: a wrong path must not cost minutes.
     config = ModelConfig.from_file(request.choice.folder / CONFIG_FILE)
     message = user_message(request.question, media_opener(config, request.choice, request.media))
@@ -53,16 +66,29 @@ def answer_once(request: ChatRequest, terminal: Terminal) -> int:
             shows_numbers=chat.usage or (terminal.err_is_terminal and not chat.as_json),
         )
         progress = PromptProgress(terminal)
-        result = show_turn(dialogue.answer(turn_options(request), progress), terminal, style, progress)
+        answer = dialogue.answer(turn_options(request), progress)
+        stop: Stopped | None = None
+        try:
+            result = show_turn(answer, terminal, style, progress)
+        except Stopped as err:
+            progress.finish()
+            if not answer.stats.generated_tokens:
+                raise
+            result, stop = cut_short(answer), err
         terminal.detail(f"seed {result.stats.seed}")
         cut = ending_note(result, request.sampling.max_tokens)
         if cut:
             terminal.warn(cut)
+        is_late = isinstance(stop, TimeLimitReached)
         notes = [*loaded.engine.notes, *media_notes(message), *result.notes, *([cut] if cut else [])]
+        notes += ["the answer was stopped by --timeout"] if is_late else []
         try:
-            _deliver(chat, terminal, result, json_answer(loaded, result, notes))
+            if stop is None or is_late:
+                _deliver(chat, terminal, result, json_answer(loaded, result, notes))
         finally:
             _save(request, conversation, loaded)
+        if stop is not None:
+            raise stop
     if result.finish_reason == "cancelled":
         return INTERRUPTED
     is_cut = result.finish_reason in ("length", "context")
@@ -167,7 +193,7 @@ def _deliver(chat: ChatOptions, terminal: Terminal, result: TurnResult, document
     Raises MimoError where the file cannot be written; the answer is on stdout then.
     """
     content = json.dumps(document, ensure_ascii=False) if chat.as_json else _lines(result.message)
-    if chat.output_path is not None:
+    if chat.output_path is not None and (content or result.finish_reason != "cancelled"):
         try:
             write_atomically(chat.output_path, content + "\n")
         except MimoError:

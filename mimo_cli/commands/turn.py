@@ -85,18 +85,23 @@ def show_turn(answer: Answer, terminal: Terminal, style: TurnStyle, progress: Pr
         view.end_thinking()
     progress.finish()
     terminal.end_thinking()
-    if answer.finished is None:
-        raise MimoError("the answer ended without an end", hint="the same command with --debug")
+    result = _result(answer, tuple(view.notes), view.gave_up)
     if style.shows_numbers:
         terminal.note(numbers_line(answer.stats, answer.reasoning_tokens))
-    return TurnResult(
-        answer.finished.message,
-        "length" if view.gave_up else answer.finished.finish_reason,
-        tuple(view.notes),
-        answer.stats,
-        answer.reasoning_tokens,
-        view.gave_up,
-    )
+    return result
+
+
+def cut_short(answer: Answer) -> TurnResult:
+    """End an answer while its run is being stopped from outside; return what there is of it."""
+    answer.stop()
+    return _result(answer)
+
+
+def _result(answer: Answer, notes: tuple[str, ...] = (), gave_up: bool = False) -> TurnResult:
+    if answer.finished is None:
+        raise MimoError("the answer ended without an end", hint="the same command with --debug")
+    reason = "length" if gave_up else answer.finished.finish_reason
+    return TurnResult(answer.finished.message, reason, notes, answer.stats, answer.reasoning_tokens, gave_up)
 
 
 def ending_note(result: TurnResult, max_tokens: int | None) -> str | None:

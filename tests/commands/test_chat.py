@@ -426,3 +426,25 @@ def test_tool_calls_are_in_the_file_as_on_stdout(ask: Ask, tmp_path: Path) -> No
         argv = ("--tools", "tools.json", "-q", "weather?")
         ask("-o", "out.md", *argv, answers=scripted(text + CALL))
         assert (tmp_path / "out.md").read_text() == ask(*argv, answers=scripted(text + CALL)).out
+
+
+def test_a_timeout_delivers_what_there_is(ask: Ask, tmp_path: Path) -> None:
+    import time
+
+    def late() -> FakeLoader:
+        return scripted(Script("one two three" + STOP, {2: lambda: time.sleep(60)}))
+
+    path = saved_chat(tmp_path, "Count.", "Gladly.")
+    argv = ("-q", "--no-think", "--timeout", "2s", "-C", "go on")
+    run = ask(*argv, "--json", answers=late())
+    document = json.loads(run.out)
+    assert run.code == 6 and document["content"].startswith("one") and document["finish_reason"] == "cancelled"
+    assert document["notes"] == ["the answer was stopped by --timeout"]
+    assert json.loads(path.read_text().splitlines()[-1])["content"][0]["text"] == document["content"]
+    run = ask(*argv, "-o", "out.md", answers=late())
+    assert (run.code, run.out) == (6, "") and (tmp_path / "out.md").read_text() == document["content"].strip() + "\n"
+
+
+def test_what_mimo_config_prints_can_be_kept_as_the_settings_of_a_project(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "mimo.toml").write_text(run_cli("config", home=tmp_path).out)
+    assert ask("-q", "hi") == Run(0, "Hello!\n", "")
