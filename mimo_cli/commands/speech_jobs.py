@@ -4,9 +4,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mimo_cli.chat.named_files import user_path
 from mimo_cli.checkpoint.config import ModelConfig
+from mimo_cli.commands.interrupts import Stopped, ctrl_c_waits
 from mimo_cli.commands.loading import LoadedModel, announce, load_model, media_options
 from mimo_cli.commands.model_choice import CONFIG_FILE
 from mimo_cli.commands.sources import STDIN, Stdin
@@ -20,7 +22,7 @@ from mimo_cli.media.audio import Recording, open_recording
 from mimo_cli.media.audio_file import RawFormat
 from mimo_cli.media.fetch import fetch, is_url
 from mimo_cli.media.splitter import SplitOptions
-from mimo_cli.terminal.console import Terminal
+from mimo_cli.terminal.console import Terminal, error_text
 from mimo_cli.terminal.progress import Stage
 
 SOME_FAILED = 5
@@ -76,7 +78,7 @@ class SpeechJobs:
                     if len(jobs) == 1:
                         raise
                     failed.append(job.name)
-                    terminal.error(f"{job.name}: {err}")
+                    terminal.error(_failure(job.name, err))
         if failed:
             terminal.line(f"mimo: {len(failed)} of {len(jobs)} failed: {', '.join(failed)}")
         return SOME_FAILED if failed else 0
@@ -106,9 +108,25 @@ class SpeechJobs:
         errors = [job.recording for job in jobs if isinstance(job.recording, MimoError)]
         if len(errors) == len(jobs):
             for error in errors[1:]:
-                self._terminal.error(str(error))
+                self._terminal.error(error_text(str(error), error.hint))
             raise errors[0]
         return jobs
+
+    def _keep(self, job: Job, files: TranscriptFiles, facts: dict[str, Any]) -> None:
+        """Write what there is of a transcript that ends before its recording does, and say how far it reaches."""
+        if files.reached_s is None:
+            return
+        facts["notes"].append(f"ended early, at {files.reached_s:.1f} s of the recording")
+        try:
+            with ctrl_c_waits():
+                files.finish(facts)
+        except MimoError as err:  # the text is on stdout; what ended the run is said after this
+            self._terminal.error(error_text(str(err), err.hint))
+            return
+        names = " and ".join(f"`{path}`" for path in job.targets.paths)
+        if names:
+            reached = f"second {files.reached_s:.0f} of {facts['duration']:.0f}"
+            self._terminal.line(f"mimo: what was written down so far is in {names}, up to {reached}")
 
     def _transcribe(self, job: Job, loaded: LoadedModel, dialogue: Dialogue) -> None:
         if isinstance(job.recording, MimoError):
@@ -133,17 +151,26 @@ class SpeechJobs:
                 on_progress=lambda done_s: stage.update(done_s - start_s, sound_s),
                 warn=warn,
             )
-            for segment in transcriber.segments(recording, self._split):
-                files.add(segment)
-            files.finish(
-                {
-                    "duration": round(recording.duration_s, 3),
-                    "language": self._task.language,
-                    "translated_to": self._task.translate_to,
-                    "model": loaded.choice.name,
-                    "notes": notes,
-                }
-            )
+            facts = {
+                "duration": round(recording.duration_s, 3),
+                "language": self._task.language,
+                "translated_to": self._task.translate_to,
+                "model": loaded.choice.name,
+                "notes": notes,
+            }
+            try:
+                for segment in transcriber.segments(recording, self._split):
+                    files.add(segment)
+            except (Exception, KeyboardInterrupt, Stopped):
+                self._keep(job, files, facts)
+                raise
+            files.finish(facts)
         elapsed_s = time.perf_counter() - started_s
         speed = f"{sound_s / elapsed_s:.2g} x real time"
         self._terminal.detail(f"{job.name}: {sound_s:.1f} s of sound in {elapsed_s:.1f} s, {speed}")
+
+
+def _failure(name: str, err: MimoError) -> str:
+    """Return what went wrong with an input as one line that names it once."""
+    message = str(err)
+    return error_text(message if f"`{name}`" in message else f"{name}: {message}", err.hint)

@@ -141,9 +141,13 @@ class TranscriptWriter:
 
 
 class TranscriptFiles:
-    """All writers of one input: files are put together in memory and written at the end."""
+    """All writers of one input: files are put together in memory and written at the end.
+
+    `reached_s` is the second of the recording up to which it was written down, None before the first segment.
+    """
 
     def __init__(self, targets: Targets, name: str, style: TranscriptStyle, to_stdout: Callable[[str], None]) -> None:
+        self.reached_s: float | None = None
         self._paths = targets.paths
         self._to_stdout = to_stdout
         self._texts: list[list[str]] = [[] for _ in targets.paths]
@@ -155,6 +159,7 @@ class TranscriptFiles:
 
     def add(self, segment: Segment) -> None:
         """Write a segment everywhere."""
+        self.reached_s = segment.end_s
         for writer in self._writers:
             writer.add(segment)
 

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mimo_cli.commands.interrupts import Terminated
 from mimo_cli.commands.transcription import INSTRUCTION, SpeechTask, language_name
+from mimo_cli.errors import MediaError
 from tests.support.cli import Run, run_cli
 from tests.support.fake_engine import FakeLoader, Script, scripted
 
@@ -163,6 +165,7 @@ def test_some_bad_files_make_exit_5_with_a_list(transcribe: Transcribe, tmp_path
     run = transcribe("-q", "bad.wav", SPEECH, "no.wav", answers=scripted("Good."))
     assert (run.code, run.out) == (5, "Good.\n")
     assert run.err.count("mimo: error: ") == 2
+    assert run.err.count("no.wav") == 2 and "`no.wav` does not exist. TRY: check the path" in run.err
     assert run.err.endswith("mimo: 2 of 3 failed: bad.wav, no.wav\n")
 
 
@@ -218,3 +221,23 @@ def test_ctrl_c_keeps_what_was_written(transcribe: Transcribe, tmp_path: Path) -
 def test_verbose_tells_the_speed(transcribe: Transcribe) -> None:
     run = transcribe("-v", SPEECH, answers=scripted("Good."))
     assert " x real time\n" in run.err
+
+
+@pytest.mark.parametrize(
+    ("stop", "code"), [(KeyboardInterrupt(), 130), (Terminated(), 143), (MediaError("the sound breaks off"), 2)]
+)
+def test_what_was_written_down_before_the_end_came_is_kept(
+    transcribe: Transcribe, tmp_path: Path, stop: BaseException, code: int
+) -> None:
+    def end() -> None:
+        raise stop
+
+    write_tones(tmp_path / "two.wav", 4, 4)
+    loader = FakeLoader([*scripted("One.").scripts, Script("x", {0: end})])
+    run = transcribe("-q", "-f", "text,json", "-o", "out", "two.wav", answers=loader)
+    assert (run.code, run.out) == (code, "")
+    assert (tmp_path / "out" / "two.txt").read_text() == "One.\n"
+    document = json.loads((tmp_path / "out" / "two.json").read_text())
+    reached_s = document["segments"][-1]["end"]
+    assert document["text"] == "One." and document["notes"][0].startswith(f"ended early, at {reached_s:.1f} s")
+    assert f"is in `out/two.txt` and `out/two.json`, up to second {reached_s:.0f} of 11\n" in run.err
