@@ -136,7 +136,8 @@ class Talk:
     def say(self, text: str) -> None:
         """Send a message with what waits for it, and show the answer."""
         whole = "\n\n".join([*self.pending_texts, text])
-        message = Message.of("user", *self.pending_media, whole)
+        media, texts = self.pending_media, self.pending_texts
+        message = Message.of("user", *media, whole)
         self.pending_media, self.pending_texts = [], []
         self.conversation.add(message)
         is_answered = False
@@ -145,8 +146,17 @@ class Talk:
         finally:
             if not is_answered and self.conversation.messages[-1:] == (message,):
                 self.conversation.undo()
+                self.pending_media, self.pending_texts = media, texts
+                self._tell_waiting()
         if not is_answered:
             self.terminal.note("mimo: stopped; the message was taken back")
+
+    def _tell_waiting(self) -> None:
+        """Say that what was attached to a message that was taken back is not lost."""
+        count = len(self.pending_media) + len(self.pending_texts)
+        if count:
+            what = "what was attached waits" if count == 1 else f"the {count} attachments wait"
+            self.terminal.note(f"mimo: {what} for the next message; /clear forgets that and the conversation")
 
     def answer(self) -> bool:
         """Answer the last message of the conversation and show it; False if that was stopped before its first token."""

@@ -363,3 +363,18 @@ def test_what_the_system_refuses_ends_no_dialogue(talk: Talk, monkeypatch: pytes
     monkeypatch.setattr("mimo_cli.commands.talk.read_text_file", refused)
     run = talk("/file note.txt", "/think off", "hi", answers=scripted("Hello!"))
     assert run.out == "Hello!\n" and "mimo: error: `note.txt`: Permission denied. TRY: " in run.err
+
+
+def test_a_message_that_is_taken_back_leaves_its_attachments(talk: Talk, tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text("remember\n")
+    attached = ("/think off", f"/image {CAT}", "/file note.txt")
+    stopped = scripted(Script("never" + STOP, {0: press}), "A cat.")
+    run = talk(*attached, "what?", "and this?", answers=stopped)
+    assert run.err.count("mimo: the 2 attachments wait for the next message; /clear ") == 1
+    refused = scripted("A cat.")
+    run = talk(*attached, "long " * 2000, "and this?", argv=("-c", "1k"), answers=refused)
+    assert run.err.count("mimo: the 2 attachments wait for the next message; /clear ") == 1
+    for loader in (stopped, refused):
+        assert loader.engine is not None
+        prompt = loader.engine.prompts[-1]
+        assert prompt.count("<|vision_start|>") == 1 and "note.txt:\nremember\n\nand this?" in prompt
