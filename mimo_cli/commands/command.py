@@ -5,10 +5,12 @@ commands: typer sees the fields, the function gets the dataclass. Options marked
 """
 
 import inspect
+import os
 import shutil
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import typer
@@ -169,8 +171,14 @@ def build_command(name: str, function: Callable[..., Any], examples: Sequence[st
     return command
 
 
-def run_command(command: MimoCommand, path: str, args: list[str], defaults: Mapping[str, Any]) -> Any:
-    """Parse and run one command; `defaults` are values of settings files by name.
+def run_command(
+    command: MimoCommand,
+    path: str,
+    args: list[str],
+    defaults: Mapping[str, Any],
+    files: Mapping[str, Path] | None = None,
+) -> Any:
+    """Parse and run one command; `defaults` are values of settings files by name, `files` where they come from.
 
     Returns what the function returns. Raises UsageError for a wrong command line, and whatever the function raises.
     """
@@ -186,7 +194,22 @@ def run_command(command: MimoCommand, path: str, args: list[str], defaults: Mapp
         if not hasattr(err, "format_message"):
             raise
         message = err.format_message().rstrip(".")
-        raise UsageError(message[:1].lower() + message[1:], hint=f"{path} --help") from err
+        message = message[:1].lower() + message[1:]
+        origin = _origin(err, files or {})
+        if origin is not None:
+            raise UsageError(f"{message} (from {origin})", hint=f"correct or remove {origin}") from err
+        raise UsageError(message, hint=f"{path} --help") from err
+
+
+def _origin(err: Any, files: Mapping[str, Path]) -> str | None:
+    """Name the variable or the settings file that the refused value of an option stands in; None for a typed one."""
+    option, call = getattr(err, "param", None), getattr(err, "ctx", None)
+    if option is None or call is None or option.param_type_name != "option" or was_typed(call, option.name):
+        return None
+    if isinstance(option.envvar, str) and os.environ.get(option.envvar):
+        return option.envvar
+    file = files.get(setting_name(option))
+    return None if file is None else f"`{setting_name(option).replace('_', '-')}` in {file}"
 
 
 def _as_typed(value: Any) -> Any:

@@ -69,5 +69,7 @@ def run(name: str, args: list[str]) -> int:
     if not defaults.keys() <= set(command.option_names()):
         check_names(files, {entry.name: load_command(entry.name).option_names() for entry in ENTRIES})
     framework = importlib.import_module("mimo_cli.commands.command")
-    code = framework.run_command(command, f"mimo {name}", args, {key: value for key, (value, _) in defaults.items()})
+    values = {key: value for key, (value, _) in defaults.items()}
+    places = {key: path for key, (_, path) in defaults.items()}
+    code = framework.run_command(command, f"mimo {name}", args, values, places)
     return int(code or 0)

@@ -1,4 +1,5 @@
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -103,3 +104,17 @@ def test_a_function_without_groups_keeps_its_parameters() -> None:
 
     flat = flatten_options(plain)
     assert list(flat.__annotations__) == ["a", "b"] and flat.__doc__ == "Plain."
+
+
+def test_a_wrong_value_that_nobody_typed_names_where_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"max_height": Path("mimo.toml")}
+    with pytest.raises(UsageError, match=r"'--max-height': .* \(from `max-height` in mimo\.toml\)") as caught:
+        run_command(COMMAND, "mimo draw", ["box"], {"max_height": "tall"}, files)
+    assert caught.value.hint == "correct or remove `max-height` in mimo.toml"
+    monkeypatch.setenv("MIMO_MAX_HEIGHT", "high")
+    with pytest.raises(UsageError, match=r"\(from MIMO_MAX_HEIGHT\)") as caught:
+        run_command(COMMAND, "mimo draw", ["box"], {"max_height": "tall"}, files)
+    assert caught.value.hint == "correct or remove MIMO_MAX_HEIGHT"
+    with pytest.raises(UsageError) as caught:
+        run_command(COMMAND, "mimo draw", ["box", "--max-height", "x"], {"max_height": "tall"}, files)
+    assert "from" not in str(caught.value) and caught.value.hint == "mimo draw --help"
