@@ -92,22 +92,24 @@ def binary_stdin() -> BinaryIO:
     return sys.stdin.buffer
 
 
-def media_kind(content: bytes) -> str | None:
-    """Tell what kind of media some bytes are, None for text and for nothing at all.
+def media_kind(content: bytes, name: str = "stdin") -> str | None:
+    """Tell what kind of media some bytes are, None for text and for nothing at all; `name` stands for them in errors.
 
     Raises MediaError, naming the kind, for media that are known and not supported.
     """
     if not content.strip():
         return None
-    from mimo_cli.media.sniff import sniff  # brings the decoders along, which `--help` must not
+    # Brings the decoders along, which `--help` must not.
+    from mimo_cli.media.sniff import HEAD_BYTES, refuse_unsupported, sniff
 
+    refuse_unsupported(content[:HEAD_BYTES], name, allow_text=True)
     return sniff(content, allow_text=True)
 
 
 def decode_text(content: bytes, name: str) -> str:
     """Decode UTF-8, or UTF-16 with a byte order mark; raises UsageError for anything that is not text."""
     encoding = next((encoding for bom, encoding in _BOMS if content.startswith(bom)), "utf-8")
-    kind = media_kind(content)
+    kind = media_kind(content, name)
     if kind is not None:
         raise UsageError(f"{name} is {_with_article(kind)} file, not text", hint=f"attach it with --{kind}")
     try:

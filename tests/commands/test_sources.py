@@ -126,3 +126,9 @@ def test_an_option_text_may_come_from_a_file(tmp_path: Path) -> None:
     assert read_option_text(f"@{tmp_path}/system.txt") == "Be brief."
     assert read_option_text("Be brief.") == "Be brief."
     assert read_option_text("@") == "@"
+
+
+def test_known_but_unsupported_media_in_a_file_are_called_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"%PDF-1.7\n")
+    with pytest.raises(MediaError, match=r"a\.txt` is a PDF document"):
+        read_text_file(str(tmp_path / "a.txt"))
