@@ -16,8 +16,8 @@ from mimo_cli.errors import MediaError, UsageError
 from mimo_cli.media.audio import open_audio
 from mimo_cli.media.fetch import fetch, is_url
 from mimo_cli.media.image import open_image
-from mimo_cli.media.sniff import sniff
-from mimo_cli.media.source import settle
+from mimo_cli.media.sniff import HEAD_BYTES, identify, refuse_unsupported, sniff
+from mimo_cli.media.source import read_head, settle
 from mimo_cli.media.video import open_video
 
 Kind: TypeAlias = Literal["image", "video", "audio"]
@@ -42,13 +42,21 @@ class MediaOpener:
         for an address that is not allowed, MediaError for anything that is not the kind wanted or cannot be read.
         """
         origin, name = self._fetch(reference, name)
-        found = None if kind == "audio" and self._options.audio.raw else sniff(origin)
+        head = read_head(origin, HEAD_BYTES)
+        if not head:
+            raise MediaError(f"`{name}` is empty (0 bytes)", hint="look where it was copied or downloaded from")
+        is_raw = kind == "audio" and self._options.audio.raw is not None
+        if not is_raw:
+            refuse_unsupported(head, f"`{name}`")
+        found = None if is_raw else sniff(origin)
         if kind is None and found is None:
             raise MediaError(
                 f"`{name}` is no known kind of picture, film or recording",
                 hint="text goes in with --file; convert other media to PNG, MP4 or WAV",
             )
-        if kind and found and found != kind and (kind, found) != ("audio", "video"):
+        # A film may be wanted for its sound alone, and a GIF may be a picture or, where it moves, a film.
+        is_other_side = (kind, found) == ("audio", "video") or (kind == "video" and identify(head) == "gif")
+        if kind and found and found != kind and not is_other_side:
             raise MediaError(f"`{name}` is {_NAMES[found]}, not {_NAMES[kind]}", hint=f"attach it with --{found}")
         return self._open_as(kind or found, origin, name)
 

@@ -4,9 +4,11 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 
-from mimo_cli.chat.attachments import MediaOpener, decode_base64, decode_data_uri
+from mimo_cli.chat.attachments import Kind, MediaOpener, decode_base64, decode_data_uri
 from mimo_cli.chat.media_options import MediaChoices, MediaOptions
 from mimo_cli.chat.messages import AudioPart, ImagePart, VideoPart
 from mimo_cli.checkpoint.processor_config import ProcessorConfig
@@ -129,3 +131,26 @@ def test_malformed_data_is_a_usage_error() -> None:
     for wrong in ("data:image/png;base64", "data:;base64,a"):
         with pytest.raises(UsageError):
             decode_data_uri(wrong)
+
+
+def test_an_animated_gif_is_a_film_where_a_film_is_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "a.gif"
+    write_film(path)
+    assert isinstance(OPENER.open(path), ImagePart) and isinstance(OPENER.open(path, "video"), VideoPart)
+
+
+def write_film(path: Path) -> None:
+    """Write a film of four frames in the format that the name says."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("gif", rate=10, width=64, height=64, pix_fmt="rgb8")
+        for shade in range(4):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 60 * shade, np.uint8), "rgb24")
+            container.mux(stream.encode(frame.reformat(format="rgb8")))
+        container.mux(stream.encode())
+
+
+@pytest.mark.parametrize("kind", [None, "image", "video", "audio"])
+def test_an_empty_file_is_called_empty(tmp_path: Path, kind: Kind | None) -> None:
+    (tmp_path / "x.png").touch()
+    with pytest.raises(MediaError, match=r"^`.*x\.png` is empty \(0 bytes\)$"):
+        OPENER.open(str(tmp_path / "x.png"), kind)
