@@ -108,7 +108,7 @@ def _show(terminal: Terminal, view: dict[str, Any], as_json: bool) -> int:
     from mimo_cli.terminal.tables import write_pairs
 
     if as_json:
-        terminal.write(json.dumps({"schema": 1, **view}, ensure_ascii=False) + "\n")
+        terminal.write(json.dumps({"schema": 1, **view}, ensure_ascii=False, allow_nan=False) + "\n")
     else:
         shown = [(name, value) for name, value in view.items() if value != []]
         write_pairs(terminal, [(name.replace("_", " "), _text(name, value)) for name, value in shown])

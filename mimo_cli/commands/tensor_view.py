@@ -1,6 +1,7 @@
 """One tensor of a checkpoint: where it lies, how it is stored, and the range of its numbers once dequantised."""
 
 import difflib
+import math
 from typing import Any
 
 from mimo_cli.checkpoint.config import ModelConfig
@@ -64,13 +65,18 @@ def _packed_facts(packed: PackedTensor) -> dict[str, Any]:
 
 def _range(numbers: Any) -> dict[str, Any]:
     return {
-        "min": float(numbers.min()),
-        "max": float(numbers.max()),
-        "mean": float(numbers.mean()),
-        "deviation": float(numbers.std(correction=0)),
+        "min": _finite(numbers.min()),
+        "max": _finite(numbers.max()),
+        "mean": _finite(numbers.mean()),
+        "deviation": _finite(numbers.std(correction=0)),
         "zeros": int((numbers == 0).sum()),
         "not_finite": int((~numbers.isfinite()).sum()),
     }
+
+
+def _finite(number: Any) -> float | None:
+    """Return a number, None where it is none or without bound: JSON has no word for those, `not_finite` counts them."""
+    return float(number) if math.isfinite(number) else None
 
 
 def _read(reader: CheckpointReader, config: ModelConfig, name: str) -> Any:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from mimo_cli.miniature.bundled import bundled_path
 from tests.support.cli import Run, run_cli
@@ -182,3 +183,14 @@ def test_tensors_of_a_store_are_shown_by_their_official_names(tmp_path: Path) ->
         assert packed["max"] == pytest.approx(source["max"], rel=0.15)  # the largest of its group may be clipped
     run = run_cli("inspect", store, "--tensor", "model.layers.1.mlp.experts.2.up_projj.weight", home=tmp_path)
     assert run.code == 2 and "--tensor model.layers.1.mlp.experts.2.up_proj.weight" in run.err
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_numbers_that_are_none_make_no_wrong_json(
+    inspect: Inspect, monkeypatch: pytest.MonkeyPatch, wrong: float
+) -> None:
+    damaged = torch.tensor([1.0, wrong, -2.0])
+    monkeypatch.setattr("mimo_cli.checkpoint.reader.CheckpointReader.read", lambda *_: damaged)
+    view = json.loads(inspect("--tensor", "model.norm.weight", "--json").out, parse_constant=pytest.fail)
+    assert view["mean"] is view["deviation"] is view["max"] is None and view["not_finite"] == 1
+    assert inspect("--tensor", "model.norm.weight").code == 0
