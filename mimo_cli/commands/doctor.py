@@ -1,6 +1,7 @@
 """`mimo doctor`: what this machine offers a model, and what to mend. Facts and judgement are engine's."""
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -45,12 +46,18 @@ def doctor(
 
 
 def _folders(model: str | None) -> list[Path]:
-    return [choose_model(model).folder] if model is not None else [_nearest(models_folder(), cache_folder())]
+    """Return the folders whose disks are read: that of the model or of all models, and that of the caches."""
+    models, caches = models_folder() if model is None else choose_model(model).folder, cache_folder()
+    if not models.is_dir():
+        return [caches]
+    return [models] if disk_of(models) == disk_of(caches) else [models, caches]
 
 
-def _nearest(models: Path, caches: Path) -> Path:
-    """Return the folder of the models where there is one, else that of the caches."""
-    return models if models.is_dir() else caches
+def disk_of(folder: Path) -> int:
+    """Return the number of the disk that a folder lies on, or will when it is made: one disk is read once."""
+    while not os.path.exists(folder) and folder != folder.parent:
+        folder = folder.parent
+    return folder.stat().st_dev
 
 
 def _checks(folders: list[Path]) -> "list[Check]":

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from mimo_cli.commands.doctor import disk_of
 from mimo_cli.engine.cgroup import MemoryGroup
 from mimo_cli.engine.disk_probe import DiskRate
 from mimo_cli.engine.health import check_machine
 from mimo_cli.engine.machine_facts import Disk, MachineFacts
+from mimo_cli.miniature.bundled import bundled_path
 from tests.support.cli import Run, run_cli
 
 GOOD = MachineFacts(
@@ -114,3 +116,24 @@ def test_a_card_is_named_and_said_to_be_untested() -> None:
     assert card.status == "warn" and "NVIDIA H200, NVIDIA H200: untested" in card.found
     assert card.fix is not None and "--device cuda" in card.fix
     assert {check.what: check.status for check in check_machine(GOOD)}["graphics card"] == "ok"
+
+
+def test_the_disks_of_models_and_of_caches_are_read_each_once(tmp_path: Path) -> None:
+    asked: list[list[Path]] = []
+
+    def gather(folders: list[Path]) -> MachineFacts:
+        asked.append(folders)
+        return GOOD
+
+    model, caches = bundled_path(), tmp_path / ".cache/mimo"
+    for disks in ({model: 1, caches: 2}, {model: 1, caches: 1}):
+        run_cli(
+            "doctor",
+            *("-m", str(model)),
+            home=tmp_path,
+            engine__machine_facts__gather_facts=gather,
+            commands__doctor__disk_of=disks.get,
+        )
+    run_cli("doctor", home=tmp_path, engine__machine_facts__gather_facts=gather)
+    assert asked == [[model, caches], [model], [caches]]
+    assert disk_of(tmp_path / "not" / "yet") == tmp_path.stat().st_dev
