@@ -7,6 +7,7 @@ frame is alive at a time.
 
 import math
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypeVar
@@ -22,7 +23,7 @@ Frame: TypeAlias = NDArray[np.uint8]
 _Coded = TypeVar("_Coded")
 
 _RATE_TOLERANCE = 0.1  # a header's average rate further than this from the packets' times is not believed
-_END_MISSES = 64  # OpenCV says the same of a damaged packet and of the end: so many in a row are the end
+_END_MISSES = 64  # OpenCV says the same of a damaged packet and of the end: more in a row are the end
 _HEAD_BYTES = 16  # what a packet starts with; all zero where part of a file never arrived
 
 
@@ -100,8 +101,8 @@ def open_film(path: str) -> Film:
 def read_frames(film: Film, indices: Sequence[int]) -> Iterator[Frame]:
     """Decode a film once and yield the frames [H, W, 3] uint8 RGB of ascending numbers.
 
-    The next frame stands in for one that is damaged, the last one for a damaged end. Raises MediaError if the file no
-    longer holds as many frames as were found when it was opened, or none can be decoded.
+    The next frame stands in for one that is damaged, the last one for a short damaged end. Raises MediaError for a long
+    one, or if the file no longer holds as many frames as were found when it was opened.
     """
     count, frame = 0, None
     for frame in _decode(film.path, film.decoder, indices, film.num_frames):
@@ -109,7 +110,8 @@ def read_frames(film: Film, indices: Sequence[int]) -> Iterator[Frame]:
         yield frame
     if count == len(indices):
         return
-    if frame is None or _read_packets(film.path).num_frames < film.num_frames:
+    is_long = film.num_frames - indices[count] > _END_MISSES
+    if frame is None or is_long or _read_packets(film.path).num_frames < film.num_frames:
         raise MediaError(
             f"the film is damaged: frame {indices[count]} of {film.num_frames} cannot be decoded",
             hint="write it anew with a video tool, for example `ffmpeg -i FILM -c:v libx264 new.mp4`",
@@ -141,17 +143,16 @@ def _pick(
     frames: Iterable[_Coded | None], indices: Sequence[int], convert: Callable[[_Coded], Frame | None]
 ) -> Iterator[Frame]:
     """Convert and yield the wanted frames, instead of a lost one the next; nothing for wanted ones behind the last."""
-    wanted = iter(indices)
-    index = next(wanted, None)
+    left = deque(indices)
+    if not left:
+        return
     for number, coded in enumerate(frames):
-        if index is None:
-            return
-        if coded is None or number < index:
-            continue
-        frame = convert(coded)
-        while frame is not None and index is not None and index <= number:
+        frame = convert(coded) if coded is not None and number >= left[0] else None
+        while frame is not None and left and left[0] <= number:
+            left.popleft()
             yield frame
-            index = next(wanted, None)
+        if not left:  # before another frame is decoded in vain
+            return
 
 
 def _decode_opencv(path: str, indices: Sequence[int], expected: int) -> Iterator[Frame]:

@@ -175,6 +175,16 @@ def test_a_hole_longer_than_any_patience_is_passed_over(tmp_path: Path) -> None:
     assert [frame_number(frame) for frame in read_frames(film, [19, 20, 139, 159])] == [19, 20, 20, 39]
 
 
+def test_a_long_end_that_cannot_be_decoded_is_not_made_of_copies(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    write_film(path, (frame for _ in range(3) for frame in numbered_frames(40)))
+    film = open_film(str(path))
+    zero_packets(path, range(50, 120))  # behind its back: a film opened like this ends at frame 49
+    with pytest.raises(MediaError, match="frame 51 of 120 cannot be decoded"):
+        list(read_frames(film, [0, 51, 119]))
+    assert open_film(str(path)).num_frames == 50
+
+
 @pytest.mark.parametrize("decoder", ["opencv", "pyav"])
 def test_a_damaged_packet_of_a_codec_that_reorders_frames_leaves_the_film_whole(
     decoder: Decoder, tmp_path: Path
