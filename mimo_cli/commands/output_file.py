@@ -32,7 +32,7 @@ def write_atomically(path: Path, content: str) -> None:
 
     A link is followed; a device or a named pipe is written to directly, for it must not be replaced by a file.
     """
-    target = path.resolve()
+    target = Path(os.path.realpath(path))  # unlike resolve, it takes a link in a circle for what it is
     is_special = target.exists() and not target.is_file()
     part = target if is_special else target.with_name(f".{target.name}.{os.getpid()}.part")
     try:

@@ -33,7 +33,8 @@ def transcribe(
 
     Any container that FFmpeg reads will do (wav, mp3, flac, ogg, m4a, mp4, ...); of a video the sound track is taken.
     Long recordings are cut at quiet places; times are those of the cuts, so they are approximate. Without -o
-    everything goes to stdout; JSON is then one object a line for each file.
+    everything goes to stdout; JSON is then one object a line for each file. What was written down before an early end
+    (Ctrl-C, damage) is kept.
 
     Exit codes: 0 done, 2 wrong usage or input, 3 model files missing or damaged, 5 some files failed, 130 Ctrl-C.
     """

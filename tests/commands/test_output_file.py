@@ -22,6 +22,9 @@ def test_writing_follows_a_link_and_spares_devices(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real")
     write_atomically(tmp_path / "link", "new")
     assert (tmp_path / "real").read_text() == "new" and (tmp_path / "link").is_symlink()
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    write_atomically(tmp_path / "circle", "new")
+    assert (tmp_path / "circle").read_text() == "new"
     write_atomically(Path(os.devnull), "gone")
     assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
 
