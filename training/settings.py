@@ -105,7 +105,7 @@ class Settings:
     )
     mix: TrunkSettings = field(
         default_factory=lambda: TrunkSettings(
-            940,
+            1040,
             (
                 Rows(16, 256, 0.66, {**SHORT_TEXT, **SHORT_SPEECH, **SHORT_SIGHT}),
                 Rows(5, 800, 0.34, LONG_TEXT),

@@ -18,6 +18,7 @@ from mimo_cli.commands.loading import (
     announce,
     load_model,
     media_opener,
+    placement_fields,
     warn_about_template,
 )
 from mimo_cli.commands.model_choice import CONFIG_FILE
@@ -166,6 +167,7 @@ def json_answer(loaded: LoadedModel, result: TurnResult, notes: Sequence[str]) -
         "usage": usage_fields(stats, result.reasoning_tokens),
         "timings": timing_fields(stats, loaded.load_s),
         "memory": memory_fields(stats),
+        "placement": placement_fields(loaded.engine.core.budget),
         "seed": stats.seed,
         "model": {
             "name": loaded.choice.name,

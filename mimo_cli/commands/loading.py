@@ -26,7 +26,7 @@ from mimo_cli.engine.load import LoadOptions, load_engine
 from mimo_cli.engine.routing_trace import RoutingRecorder
 from mimo_cli.engine.slice import DiskTier
 from mimo_cli.errors import UsageError
-from mimo_cli.offload.budget import AUTOMATIC, parse_ram
+from mimo_cli.offload.budget import AUTOMATIC, MemoryBudget, parse_ram
 from mimo_cli.offload.reading import DEFAULT_READING, Reading
 from mimo_cli.settings import cache_folder
 from mimo_cli.terminal.console import Terminal
@@ -155,7 +155,7 @@ def announce(terminal: Terminal, model: LoadedModel, context_tokens: int, *, in_
     cache_bytes = core.kv_bytes_per_token * context_tokens
     lines = [
         f"model {model.choice.name}, computed in {model.dtype_name}, kernels: {core.compute.name}",
-        f"placement: RAM, experts read from disk as needed ({format_bytes(model.weight_bytes)} of weights)",
+        placement_line(core.budget, model.weight_bytes),
         f"context {format_tokens(context_tokens)} tokens, KV cache up to {format_bytes(cache_bytes)}",
         *(f"lossy: {loss}" for loss in core.losses or ("nothing",)),
         *model.engine.notes,
@@ -164,6 +164,33 @@ def announce(terminal: Terminal, model: LoadedModel, context_tokens: int, *, in_
         terminal.note(f"mimo: {model.choice.notice}")
     for line in lines if in_full else ():
         terminal.note(f"mimo: {line}")
+
+
+def placement_line(budget: MemoryBudget | None, weight_bytes: int) -> str:
+    """Say where the weights of a model lie; what a card holds is said by the card."""
+    if budget is None or not budget.experts:
+        return f"placement: RAM ({format_bytes(weight_bytes)} of weights)"
+    if budget.slots >= budget.experts:
+        return f"placement: RAM, all {budget.experts:,} experts in it ({format_bytes(weight_bytes)} of weights)"
+    ram_bytes = budget.dense_bytes + budget.slots_bytes
+    return (
+        f"placement: RAM {format_bytes(ram_bytes)} with {budget.slots:,} of {budget.experts:,} experts, "
+        f"all {format_bytes(weight_bytes)} on disk"
+    )
+
+
+def placement_fields(budget: MemoryBudget | None) -> dict[str, int] | None:
+    """Return the same for programs; None for a model whose memory was not divided."""
+    if budget is None:
+        return None
+    return {
+        "ram_bytes": budget.total_bytes,
+        "dense_bytes": budget.dense_bytes,
+        "kv_bytes": budget.kv_bytes,
+        "expert_bytes": budget.slots_bytes,
+        "experts_in_ram": budget.slots,
+        "experts": budget.experts,
+    }
 
 
 def warn_about_template(terminal: Terminal, model: LoadedModel) -> None:

@@ -4,6 +4,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -113,7 +114,9 @@ def quantize(
     plan = plan_store(choose_model(source).folder, options, emptied_shards(destination))
     finished = finished_manifest(plan, destination)
     facts = _facts(plan, destination)
-    _announce(terminal, plan, facts)
+    # What a dry run is asked for is its answer.
+    tell = terminal.note if as_json or not dry_run else lambda line: terminal.write(line.removeprefix("mimo: ") + "\n")
+    _announce(tell, plan, facts)
     if not dry_run:
         if delete_source and not yes:
             _ask(terminal, plan.source, list(plan.index.shard_bytes))
@@ -146,17 +149,17 @@ def _facts(plan: "StorePlan", destination: Path) -> dict[str, Any]:
     }
 
 
-def _announce(terminal: Terminal, plan: "StorePlan", facts: dict[str, Any]) -> None:
+def _announce(tell: Callable[[str], None], plan: "StorePlan", facts: dict[str, Any]) -> None:
     bits = facts["bits_per_expert_weight"]
     experts = f"experts {plan.precision['experts']}" + (f" ({bits:.2f} bits per weight)" if bits else "")
-    terminal.note(f"mimo: {experts}, dense matrices {plan.precision['dense']}, the rest as released")
+    tell(f"mimo: {experts}, dense matrices {plan.precision['dense']}, the rest as released")
     sizes = f"{format_bytes(plan.contents.size_bytes)} -> {format_bytes(plan.total_bytes)}"
-    terminal.note(f"mimo: {sizes} ({plan.total_bytes:,} bytes) in {len(plan.sizes)} files")
-    terminal.note(f"mimo: {format_bytes(facts['missing_bytes'])} to write, {format_bytes(facts['free_bytes'])} free")
+    tell(f"mimo: {sizes} ({plan.total_bytes:,} bytes) in {len(plan.sizes)} files")
+    tell(f"mimo: {format_bytes(facts['missing_bytes'])} to write, {format_bytes(facts['free_bytes'])} free")
     for loss in facts["lossy"]:
-        terminal.note(f"mimo: lossy: {loss['part']}, {loss['was']} -> {loss['now']}")
+        tell(f"mimo: lossy: {loss['part']}, {loss['was']} -> {loss['now']}")
     if not facts["lossy"]:
-        terminal.note("mimo: lossy: nothing")
+        tell("mimo: lossy: nothing")
 
 
 def _run(

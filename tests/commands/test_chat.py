@@ -20,7 +20,7 @@ from tests.support.fake_engine import STOP, FakeLoader, Script, scripted
 HEADER = """\
 mimo: a 16M-parameter demonstration model, not MiMo-V2.5; give the release's folder with -m DIR
 mimo: model the bundled miniature, computed in bfloat16, kernels: avx512, 2 threads
-mimo: placement: RAM, experts read from disk as needed (5 MB of weights)
+mimo: placement: RAM (5 MB of weights)
 mimo: context 4k tokens, KV cache up to 4.1 MB
 mimo: lossy: nothing
 """

@@ -120,7 +120,7 @@ class FakeEngine:
         self.kv_bytes_per_token = 1000
         self.contents = SimpleNamespace(size_bytes=5_000_000)
         self.media = SimpleNamespace(audio_tokenizer=None)
-        self.memory = self.card = None
+        self.memory = self.card = self.budget = None
         self.is_closed = False
 
     def start_sequence(self, max_tokens: int | None = None) -> FakeSequence:
