@@ -79,7 +79,7 @@ class TrunkSettings:
 class MtpSettings:
     """Stage `mtp`."""
 
-    steps: int = 180
+    steps: int = 90
     muon_rate: float = 0.02
     adam_rate: float = 2e-3
 
