@@ -2,7 +2,7 @@
 
 The questions are those of `mimo eval` that it answers with some certainty; how often it is right altogether stands in
 docs/miniature.md. Those named here are right in bfloat16 as well, so that no kernel's rounding decides. After a new
-training other questions may be the ones to name. No tool call is among them: the miniature cannot make one yet.
+training other questions may be the ones to name.
 """
 
 from collections.abc import Iterator
@@ -19,22 +19,25 @@ from mimo_cli.miniature.bundled import bundled_path, is_miniature, usual_tempera
 
 ANSWERED: dict[str, tuple[str, ...]] = {
     "pictures colour": ("pictures-004", "pictures-036"),
-    "pictures shape": ("pictures-006", "pictures-024"),
+    "pictures shape": ("pictures-006", "pictures-021"),
     "pictures what": ("pictures-014", "pictures-015"),
-    "pictures where": ("pictures-045", "pictures-048"),
+    "pictures where": ("pictures-067", "pictures-089"),
     "pictures count": ("pictures-002", "pictures-013"),
-    "words word": ("words-000", "words-002"),
+    "words word": ("words-000", "words-006"),
     "speech phrase": ("speech-006", "speech-010"),
     "speech word": ("speech-005", "speech-007"),
     "sounds what": ("sounds-000", "sounds-002"),
-    "video moves": ("video-004", "video-006"),
+    "video moves": ("video-003", "video-004"),
     "text copy": ("text-002", "text-003"),
     "text lookup": ("text-004", "text-006"),
-    "text reverse": ("text-018", "text-025"),
-    "text sums": ("text-000", "text-035"),
-    "text system": ("text-005", "text-050"),
-    "tools result": ("tools-010", "tools-015"),
-    "mixed what": ("mixed-003", "mixed-017"),
+    "text reverse": ("text-018", "text-022"),
+    "text sums": ("text-021", "text-024"),
+    "text system": ("text-005", "text-011"),
+    "tools call": ("tools-001", "tools-009"),
+    "tools idle": ("tools-052", "tools-057"),
+    "tools invented": ("tools-007", "tools-013"),
+    "tools result": ("tools-005", "tools-010"),
+    "mixed what": ("mixed-017", "mixed-025"),
 }
 MAX_BYTES = 25_000_000
 
