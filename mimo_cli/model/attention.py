@@ -62,7 +62,8 @@ class Attention(nn.Module):
         if cache is not None:
             keys, values, first_key = cache.update(keys, values, start)
         # Fused kernels of a card want masks in the dtype of the queries, which would round the sinks.
-        way = attend_plainly if query.is_cuda else partial(attend, is_widened=self.is_widened)
+        on_processor = partial(attend, is_widened=True) if self.is_widened else attend
+        way = attend_plainly if query.is_cuda else on_processor
         mixed = way(
             query,
             keys,
