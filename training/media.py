@@ -65,7 +65,7 @@ def ready_group(samples: Sequence[Sample], options: MediaOptions) -> ReadyGroup:
                 numbers[id(part)] = len(media)
                 media.append(make_ready(part, options))
             mine.append(numbers[id(part)])
-        turns = tuple((said if isinstance(said, str) else _light(said), answer) for said, answer in sample.turns)
+        turns = tuple((_light(said), answer) for said, answer in sample.earlier)
         light.append(replace(sample, user=_light(sample.user), turns=turns))
         used.append(tuple(mine))
     return ReadyGroup(tuple(light), tuple(used), tuple(media))

@@ -32,20 +32,8 @@ MakeGroup = Callable[[np.random.Generator, Split], list[Sample]]
 MakeReady = Callable[[np.random.Generator, Split], ReadyGroup]
 
 
-def fitting(prompter: Prompter, make: Maker, length: int) -> Source:
-    """A source of single text examples that fit a row."""
-
-    def draw(rng: np.random.Generator, split: Split) -> Group:
-        while True:
-            example = prompter.example(make(rng, split))
-            if len(example) <= length:
-                return [example]
-
-    return draw
-
-
-def grouped(prompter: Prompter, make: MakeGroup, length: int) -> Source:
-    """A source of text examples with a common beginning; those that do not fit a row are left out."""
+def fitting(prompter: Prompter, make: MakeGroup, length: int) -> Source:
+    """A source of text examples, alone or with a common beginning; those that do not fit a row are left out."""
 
     def draw(rng: np.random.Generator, split: Split) -> Group:
         while True:
@@ -55,6 +43,11 @@ def grouped(prompter: Prompter, make: MakeGroup, length: int) -> Source:
                 return fitting
 
     return draw
+
+
+def alone(make: Maker) -> MakeGroup:
+    """Groups of one sample."""
+    return lambda rng, split: [make(rng, split)]
 
 
 def text_sources(prompter: Prompter, length: int) -> dict[str, Source]:
@@ -90,14 +83,14 @@ def text_sources(prompter: Prompter, length: int) -> dict[str, Source]:
         rule = str(rng.choice(system.NEUTRAL)) if rng.random() < 0.2 else None
         return dialogue([replace(sample, task=f"{sample.task} in a dialogue", system=rule) for sample in said])
 
-    groups: dict[str, MakeGroup] = {"lookups": look_up_several, "dialogues": talk, "tools": tools.make_group}
+    groups: dict[str, MakeGroup] = {name: alone(make) for name, make in makers.items()}
+    groups |= {"lookups": look_up_several, "dialogues": talk, "tools": tools.make_group}
     return {
         "repeats": repeats(prompter),
         "drills": drills(prompter),
         "lists": lists(prompter),
         "far repeats": far_repeats(prompter, length),
-        **{name: fitting(prompter, make, length) for name, make in makers.items()},
-        **{name: grouped(prompter, make, length) for name, make in groups.items()},
+        **{name: fitting(prompter, make, length) for name, make in groups.items()},
     }
 
 
@@ -106,9 +99,6 @@ def media_makers(
 ) -> dict[str, Callable[[np.random.Generator, Split], ReadyGroup]]:
     """What draws groups with media and makes them ready for the towers; needs no tower."""
     options = MediaOptions.of_checkpoint(prompter.config.processor)
-
-    def alone(make: Maker) -> MakeGroup:
-        return lambda rng, split: [make(rng, split)]
 
     def say(kind: str | None) -> Maker:
         return lambda rng, split: speech.make(rng, split, clips, kind=kind)

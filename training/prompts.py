@@ -95,8 +95,8 @@ class Prompter:
         ids = [self._start, *self.encode("system\n" + system), self._end, self._start]
         spans: list[tuple[int, ...]] = []
         waiting = iter(media)
-        for said, answer in sample.turns:
-            self._user_turn((said,) if isinstance(said, str) else said, waiting, ids, spans)
+        for said, answer in sample.earlier:
+            self._user_turn(said, waiting, ids, spans)
             ids += [*self._think[0], *self._think[1], *self.encode(answer), self._end, self._start]
         self._user_turn(sample.user, waiting, ids, spans)
         return ids, spans
@@ -129,8 +129,8 @@ class Prompter:
     def _messages(self, sample: Sample, media: Sequence[MediaStub]) -> tuple[list[Message], list | None]:
         messages = [] if sample.system is None else [Message.of("system", sample.system)]
         waiting = iter(media)
-        for said, answer in sample.turns:
-            messages.append(_user_message((said,) if isinstance(said, str) else said, waiting))
+        for said, answer in sample.earlier:
+            messages.append(_user_message(said, waiting))
             messages.append(Message("assistant", (TextPart(answer),), ""))
         messages.append(_user_message(sample.user, waiting))
         if sample.tool_results:

@@ -79,7 +79,7 @@ class TrunkSettings:
 class MtpSettings:
     """Stage `mtp`."""
 
-    steps: int = 90
+    steps: int = 180
     muon_rate: float = 0.02
     adam_rate: float = 2e-3
 

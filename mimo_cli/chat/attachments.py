@@ -16,7 +16,7 @@ from mimo_cli.errors import MediaError, UsageError
 from mimo_cli.media.audio import open_audio
 from mimo_cli.media.fetch import fetch, is_url
 from mimo_cli.media.image import open_image
-from mimo_cli.media.sniff import HEAD_BYTES, identify, refuse_unsupported, sniff
+from mimo_cli.media.sniff import HEAD_BYTES, identify, sniff
 from mimo_cli.media.source import read_head, settle
 from mimo_cli.media.video import open_video
 
@@ -46,9 +46,7 @@ class MediaOpener:
         if not head:
             raise MediaError(f"`{name}` is empty (0 bytes)", hint="look where it was copied or downloaded from")
         is_raw = kind == "audio" and self._options.audio.raw is not None
-        if not is_raw:
-            refuse_unsupported(head, f"`{name}`")
-        found = None if is_raw else sniff(origin)
+        found = None if is_raw else sniff(origin, name=f"`{name}`")
         if kind is None and found is None:
             raise MediaError(
                 f"`{name}` is no known kind of picture, film or recording",

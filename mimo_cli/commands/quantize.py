@@ -4,7 +4,6 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -114,9 +113,11 @@ def quantize(
     plan = plan_store(choose_model(source).folder, options, emptied_shards(destination))
     finished = finished_manifest(plan, destination)
     facts = _facts(plan, destination)
-    # What a dry run is asked for is its answer.
-    tell = terminal.note if as_json or not dry_run else lambda line: terminal.write(line.removeprefix("mimo: ") + "\n")
-    _announce(tell, plan, facts)
+    for line in _announcement(plan, facts):
+        if dry_run and not as_json:  # what a dry run is asked for is its answer
+            terminal.write(f"{line}\n")
+        else:
+            terminal.note(f"mimo: {line}")
     if not dry_run:
         if delete_source and not yes:
             _ask(terminal, plan.source, list(plan.index.shard_bytes))
@@ -149,17 +150,18 @@ def _facts(plan: "StorePlan", destination: Path) -> dict[str, Any]:
     }
 
 
-def _announce(tell: Callable[[str], None], plan: "StorePlan", facts: dict[str, Any]) -> None:
+def _announcement(plan: "StorePlan", facts: dict[str, Any]) -> list[str]:
+    """Say in lines what is made, how large it is, and what is lost."""
     bits = facts["bits_per_expert_weight"]
     experts = f"experts {plan.precision['experts']}" + (f" ({bits:.2f} bits per weight)" if bits else "")
-    tell(f"mimo: {experts}, dense matrices {plan.precision['dense']}, the rest as released")
     sizes = f"{format_bytes(plan.contents.size_bytes)} -> {format_bytes(plan.total_bytes)}"
-    tell(f"mimo: {sizes} ({plan.total_bytes:,} bytes) in {len(plan.sizes)} files")
-    tell(f"mimo: {format_bytes(facts['missing_bytes'])} to write, {format_bytes(facts['free_bytes'])} free")
-    for loss in facts["lossy"]:
-        tell(f"mimo: lossy: {loss['part']}, {loss['was']} -> {loss['now']}")
-    if not facts["lossy"]:
-        tell("mimo: lossy: nothing")
+    return [
+        f"{experts}, dense matrices {plan.precision['dense']}, the rest as released",
+        f"{sizes} ({plan.total_bytes:,} bytes) in {len(plan.sizes)} files",
+        f"{format_bytes(facts['missing_bytes'])} to write, {format_bytes(facts['free_bytes'])} free",
+        *(f"lossy: {loss['part']}, {loss['was']} -> {loss['now']}" for loss in facts["lossy"]),
+        *([] if facts["lossy"] else ["lossy: nothing"]),
+    ]
 
 
 def _run(

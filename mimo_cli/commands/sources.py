@@ -99,11 +99,9 @@ def media_kind(content: bytes, name: str = "stdin") -> str | None:
     """
     if not content.strip():
         return None
-    # Brings the decoders along, which `--help` must not.
-    from mimo_cli.media.sniff import HEAD_BYTES, refuse_unsupported, sniff
+    from mimo_cli.media.sniff import sniff  # brings the decoders along, which `--help` must not
 
-    refuse_unsupported(content[:HEAD_BYTES], name, allow_text=True)
-    return sniff(content, allow_text=True)
+    return sniff(content, name=name, allow_text=True)
 
 
 def decode_text(content: bytes, name: str) -> str:

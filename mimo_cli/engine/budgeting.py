@@ -38,12 +38,13 @@ def divide_memory(
     is more than is free, or less than the model needs.
     """
     taken_bytes = rss_bytes()
+    # What this process has already is part of the budget, and no longer free.
+    usable_bytes = available_bytes() + taken_bytes
     limit = config.max_position_embeddings
     context = min(limit, context_tokens or DEFAULT_CONTEXT_TOKENS)
     experts = config.n_routed_experts * len(config.moe_layers)
     budget = MemoryBudget(
-        # What this process has already is part of the budget, and no longer free.
-        total_bytes=setting.total_bytes(available_bytes() + taken_bytes, machine_bytes()),
+        total_bytes=setting.total_bytes(usable_bytes, machine_bytes()),
         process_bytes=max(0, taken_bytes - early_read.held_bytes()),  # which the dense part counts
         dense_bytes=module_bytes(modules),
         kv_bytes=0 if has_card else kv_bytes(config, dtype, context),
@@ -53,5 +54,5 @@ def divide_memory(
         step_slots=config.num_experts_per_tok,
         cycle_slots=config.num_experts_per_tok * len(config.moe_layers),
     )
-    budget.require(available_bytes() + taken_bytes)
+    budget.require(usable_bytes)
     return budget

@@ -117,7 +117,7 @@ def open_experts(
         config.n_routed_experts,
         resident_bytes,
         config.num_experts_per_tok,
-        usage_file(records, config.moe_layers, config.n_routed_experts, reading),
+        usage_file(records, config.moe_layers, reading),
     )
 
 
@@ -132,11 +132,12 @@ def pack_linears(
     bindings = list(bindings)
     if compute.kernels is None:
         return bindings
+    is_widened = compute.dtype == torch.bfloat16 and not has_native_bfloat16()
     for part in module.modules():
         if isinstance(part, Attention | Router | RMSNorm):
             part.kernels = compute.kernels
         if isinstance(part, Attention):
-            part.is_widened = compute.dtype == torch.bfloat16 and not has_native_bfloat16()
+            part.is_widened = is_widened
     sources = [binding.tensor for binding in bindings]
     packed = [
         _packed(module, binding, reader, compute, compute.kernels) if sources.count(binding.tensor) == 1 else binding

@@ -85,10 +85,8 @@ class Generation(Iterator[Step]):
         was_interrupted, self._is_interrupted = self._is_interrupted, True
         if was_interrupted:  # the last token may or may not have entered the cache: prefill looks
             ids = self.prompt.ids + tuple(self.tokens)
-            logits = self.sequence.prefill(replace(self.prompt, ids=ids))
-        else:
-            logits = self.sequence.decode(self.tokens[-1])
-        return logits
+            return self.sequence.prefill(replace(self.prompt, ids=ids))
+        return self.sequence.decode(self.tokens[-1])
 
     def _read_prompt(self) -> Tensor:
         logits = self.sequence.prefill(self.prompt, self._chunk_tokens, self._on_progress)

@@ -63,22 +63,23 @@ _UNSUPPORTED = (
 )
 
 
-def sniff(source: Source, *, allow_text: bool = False) -> Kind | None:
+def sniff(source: Source, *, name: str | None = None, allow_text: bool = False) -> Kind | None:
     """Tell whether a file (or bytes: the first HEAD_BYTES at least, better all) is an image, a video or audio.
 
-    Returns None for anything unknown, text and nothing at all included. Raises MediaError, naming the kind, for HEIC,
-    AVIF, PDF and the like, and for SVG unless `allow_text` (it is text, after all); and for an unreadable file.
+    `name` stands for it in errors. Returns None for anything unknown, text and nothing at all included. Raises
+    MediaError, naming the kind, for HEIC, AVIF, PDF and the like, and for SVG unless `allow_text` (it is text, after
+    all); and for an unreadable file.
     """
     head = read_head(source, HEAD_BYTES)
-    refuse_unsupported(head, f"`{source_name(source)}`", allow_text=allow_text)
-    name = identify(head)
-    if name in IMAGE_FORMATS:
+    refuse_unsupported(head, name or f"`{source_name(source)}`", allow_text=allow_text)
+    found = identify(head)
+    if found in IMAGE_FORMATS:
         return "image"
-    if name in AUDIO_FORMATS:
+    if found in AUDIO_FORMATS:
         return "audio"
-    if name in VIDEO_FORMATS:
+    if found in VIDEO_FORMATS:
         return "video"
-    return _kind_by_tracks(source, name) if name else None
+    return _kind_by_tracks(source, found) if found else None
 
 
 def identify(head: bytes) -> str | None:

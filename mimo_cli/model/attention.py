@@ -34,9 +34,7 @@ class Attention(nn.Module):
         self.attention = attention
         self.value_scale = value_scale
         self.kernels: Kernels | None = None  # given at loading, where there are any
-        self.is_widened = (
-            False  # set at loading: the processor emulates bfloat16 products, so prompts take float32 ones
-        )
+        self.is_widened = False  # set at loading where the processor emulates bfloat16 products
         self.qkv_proj = Linear(hidden_size, attention.qkv_rows, dtype=dtype)  # rows: all Q, all K, all V
         self.o_proj = Linear(attention.num_heads * attention.v_head_dim, hidden_size, dtype=dtype)
         # float32: the sink joins the float32 scores.

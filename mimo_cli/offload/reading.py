@@ -61,11 +61,12 @@ def open_source(records: ExpertRecords, reading: Reading, layers: Sequence[int],
     return RecordSource(records, mode, reading.threads, checks, reading.read_at)
 
 
-def usage_file(records: ExpertRecords, layers: Sequence[int], experts: int, reading: Reading) -> Path | None:
+def usage_file(records: ExpertRecords, layers: Sequence[int], reading: Reading) -> Path | None:
     """Return where the popularity of a model's experts is kept from run to run; None where nothing is remembered."""
     if reading.remember is None or not layers or not records.extents(layers[0], 0):
         return None
-    return reading.remember / f"usage-{files_id(records, layers, experts)}.json"
+    # The first experts' files name the model well enough: a wrong guess costs time, and all experts take time to list.
+    return reading.remember / f"usage-{files_id(records, layers, 1)}.json"
 
 
 def _best_mode(records: ExpertRecords, reading: Reading, layers: Sequence[int], experts: int) -> IOMode:

@@ -61,11 +61,10 @@ class RecordChecks:
 
 
 def files_id(records: ExpertRecords, layers: Sequence[int], experts: int) -> str:
-    """Return a name for the files that all experts of some layers come from: their paths, sizes, times of change."""
+    """Name the files that the first `experts` experts of some layers come from: paths, sizes, times of change."""
     digest = hashlib.sha256()
-    for path in sorted(
-        {extent.path for layer in layers for expert in range(experts) for extent in records.extents(layer, expert)}
-    ):
+    of_experts = (records.extents(layer, expert) for layer in layers for expert in range(experts))
+    for path in sorted({extent.path for extents in of_experts for extent in extents}):
         with suppress(OSError):
             status = path.stat()
             digest.update(f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())

@@ -66,10 +66,14 @@ class Sample:
         return " ".join(part for part in self.user if isinstance(part, str))
 
     @property
+    def earlier(self) -> tuple[tuple[tuple[Part, ...], str], ...]:
+        """The earlier turns, every message as parts."""
+        return tuple(((said,) if isinstance(said, str) else said, answer) for said, answer in self.turns)
+
+    @property
     def parts(self) -> tuple[Part, ...]:
         """The parts of all user messages, in order."""
-        earlier = [(said,) if isinstance(said, str) else said for said, _ in self.turns]
-        return tuple(part for message in (*earlier, self.user) for part in message)
+        return tuple(part for message in (*(said for said, _ in self.earlier), self.user) for part in message)
 
 
 def dialogue(samples: Sequence[Sample]) -> list[Sample]:
