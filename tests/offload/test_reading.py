@@ -1,6 +1,7 @@
 """How to read is found out once for each disk, remembered, and never a reason to fail."""
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -18,9 +19,10 @@ MB = 2**20
 
 @pytest.fixture
 def extents(tmp_path: Path) -> list[list[Extent]]:
-    path = tmp_path / "experts"
-    path.write_bytes(bytes(8 * MB))
-    return [[Extent(path, at * MB, MB)] for at in range(8)]
+    paths = [tmp_path / f"expert{at}" for at in range(8)]  # a file each: large pages of the cache go as a whole
+    for path in paths:
+        path.write_bytes(bytes(MB))
+    return [[Extent(path, 0, MB)] for path in paths]
 
 
 def test_the_faster_way_is_chosen(extents: list[list[Extent]], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,6 +38,33 @@ def test_the_faster_way_is_chosen(extents: list[list[Extent]], monkeypatch: pyte
     assert faster_mode(extents) == "buffered"
     slow["direct"], slow["buffered"] = 0.0, 0.05
     assert faster_mode(extents) == "direct"
+
+
+def test_what_the_cache_does_not_give_up_says_nothing_of_the_disk(
+    extents: list[list[Extent]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert reading._drop_cached(extents[0])  # though it was only just written
+    monkeypatch.setattr(reading, "_is_cached", lambda descriptor, offset: True)
+    assert not reading._drop_cached(extents[0])
+
+    class Slow(reading.ExtentReader):
+        def read(self, *args: object) -> list[torch.Tensor]:
+            time.sleep(0.05 if self.mode == "direct" else 0.0)
+            return super().read(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(reading, "ExtentReader", Slow)
+    assert faster_mode(extents) == "direct"
+
+
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="the system does not tell what it has cached")
+def test_the_system_tells_what_it_has_cached(extents: list[list[Extent]]) -> None:
+    ((extent,), *_) = extents
+    with extent.path.open("rb") as file:
+        file.read()
+        if not reading._is_cached(file.fileno(), 0):
+            pytest.skip("this file system does not")
+        assert reading._drop_cached([extent])
+        assert not reading._is_cached(file.fileno(), 0)
 
 
 @needs_kernels
