@@ -7,15 +7,18 @@ compute for the example alone, and the system prompt or a picture is paid for on
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
 from training.prompts import ROWS_A_MEDIUM, Example
 
+PATIENCE = 8  # groups that find no room before a batch is closed
+
 
 @dataclass
 class Batch:
-    """R rows of L tokens. `predict` [m] flat positions whose next token `targets` [m] counts with `weights` [m].
+    """R rows of L tokens. `predict` [m] flat positions whose next token `targets` [m] counts.
 
     `media_at` [k] flat positions to be filled with row `media_row` [k] of medium `media_uid` [k]. `example_of` [m]
     numbers the example of each prediction; `is_scored` [m] says that the target belongs to the visible answer.
@@ -72,23 +75,34 @@ class _Row:
         self.predictions.append((path[example.answer - 1 : -1], example))
 
 
-def pack(groups: Iterator[list[Example]], rows: int, length: int, *, share: bool = True) -> Batch:
+def pack(
+    groups: Iterator[list[Example]],
+    rows: int,
+    length: int,
+    *,
+    share: bool = True,
+    waiting: list[list[Example]] | None = None,
+) -> Batch:
     """Fill `rows` rows of `length` tokens with groups of examples that share beginnings; a group stays in one row.
 
-    Takes groups until one fits nowhere. Groups longer than a row lose the examples that do not fit. Without `share`
-    every example is stored whole, so that its tokens lie side by side.
+    A group goes where it leaves least room. What fits nowhere goes to `waiting`, whose groups come first the next time;
+    PATIENCE of them end the batch, or the end of `groups`. Groups longer than a row lose the examples that do not fit.
+    Without `share` every example is stored whole, so that its tokens lie side by side.
     """
     building = [_Row(length, share) for _ in range(rows)]
-    current = 0
-    while current < rows:
-        group = next(groups)
-        row = building[current]
-        needed = _group_tokens(row, group)
-        if needed > length - row.used and row.used:
-            current += 1
-            if current == rows:
-                break
-            row = building[current]
+    waiting = [] if waiting is None else waiting
+    stream = chain(waiting.copy(), groups)
+    waiting.clear()
+    while len(waiting) < PATIENCE:
+        group = next(stream, None)
+        if group is None:
+            break
+        rooms = [(row.length - row.used - _group_tokens(row, group), i) for i, row in enumerate(building)]
+        _, best = min(((room, i) for room, i in rooms if room >= 0 or not building[i].used), default=(0, -1))
+        if best < 0:
+            waiting.append(group)
+            continue
+        row = building[best]
         for example in group:
             if row.missing(example) <= length - row.used:
                 row.add(example)

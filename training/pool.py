@@ -84,10 +84,11 @@ class Encoder:
 class Pool:
     """A source of groups about media: each group is served `uses` times before it is dropped.
 
-    `fetch` gives a chunk of groups whose media are ready for the towers.
+    `fetch` gives a chunk of groups whose media are ready for the towers. A chunk takes seconds: `top_up` lets processes
+    that wait for each other after every step draw theirs at the same time.
     """
 
-    def __init__(self, encoder: Encoder, fetch: Fetch, *, size: int = 480, uses: int = 3) -> None:
+    def __init__(self, encoder: Encoder, fetch: Fetch, *, size: int = 240, uses: int = 3) -> None:
         self.encoder, self.fetch, self.size, self.uses = encoder, fetch, size, uses
         self._entries: dict[Split, list[tuple[Group, list[int], int]]] = {"train": [], "held_out": []}
         self._dropped: list[list[int]] = []
@@ -95,7 +96,7 @@ class Pool:
     def __call__(self, rng: np.random.Generator, split: Split) -> Group:
         """Satisfy Source."""
         entries = self._entries[split]
-        if len(entries) < (self.size if split == "train" else 1):
+        while len(entries) < (self.size // 2 if split == "train" else 1):
             self._refill(rng, split)
         number = int(rng.integers(len(entries)))
         group, uids, left = entries[number]
@@ -106,6 +107,11 @@ class Pool:
             entries.pop()
             self._drop_later(uids)
         return group
+
+    def top_up(self, rng: np.random.Generator) -> None:
+        """Draw until there are `size` groups to train on."""
+        while len(self._entries["train"]) < self.size:
+            self._refill(rng, "train")
 
     def _drop_later(self, uids: list[int]) -> None:
         """Take media off the shelf once no batch under construction can still need them."""

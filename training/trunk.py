@@ -22,6 +22,8 @@ from training.packing import Batch
 from training.precision import dtype_for
 from training.sink_softmax import sink_softmax
 
+PARTS, SMALLEST_PART = 8, 64  # into how many parts attention cuts a row's queries; tokens of a part at least
+
 
 @dataclass
 class RouterLoad:
@@ -33,7 +35,10 @@ class RouterLoad:
 
 @dataclass(frozen=True)
 class Layout:
-    """Who sees whom: additive masks [R, 1, L, L] for the two kinds of layers, rotary tables, which tokens are real."""
+    """Who sees whom: additive masks [R, 1, L, L] for the two kinds of layers, rotary tables, which tokens are real.
+
+    No token sees what stands behind it in its row.
+    """
 
     global_bias: Tensor
     window_bias: Tensor
@@ -103,10 +108,15 @@ def attention_part(
     q = rotate(q.unflatten(-1, (heads, dim)), cos, sin).transpose(1, 2)  # [R, heads, L, D]
     k = rotate(k.unflatten(-1, (kv_heads, dim)), cos, sin).transpose(1, 2)
     v = (v.unflatten(-1, (kv_heads, v_dim)) * value_scale).transpose(1, 2)
-    q = q.reshape(rows, kv_heads, heads // kv_heads * length, dim)
-    scores = (q @ k.transpose(-1, -2)).view(rows, heads, length, length).float() * dim**-0.5 + bias
-    probabilities = sink_softmax(scores, sinks).to(dtype).view(rows, kv_heads, -1, length)
-    mixed = (probabilities @ v).view(rows, heads, length, v_dim).transpose(1, 2).reshape(rows * length, -1)
+    size = max(SMALLEST_PART, -(-length // PARTS))
+    parts = []
+    for start in range(0, length, size):  # of the queries; what stands behind a part is nothing to it
+        end = min(start + size, length)
+        some = q[:, :, start:end].reshape(rows, kv_heads, -1, dim)
+        scores = (some @ k[:, :, :end].transpose(-1, -2)).view(rows, heads, end - start, end).float()
+        shares = sink_softmax(scores * dim**-0.5 + bias[:, :, start:end, :end], sinks).to(dtype)
+        parts.append((shares.view(rows, kv_heads, -1, end) @ v[:, :, :end]).view(rows, heads, end - start, v_dim))
+    mixed = torch.cat(parts, dim=2).transpose(1, 2).reshape(rows * length, -1)
     return x + functional.linear(mixed, out.to(dtype)).float()
 
 

@@ -19,12 +19,15 @@ from mimo_cli.model.decoder import TextModel
 from training.data.sample import Split
 from training.optimizer import Optimizer
 from training.packing import Batch, pack
+from training.pool import Pool
 from training.rounding import rounded
 from training.run import Run, schedule
 from training.settings import Rows, TrunkSettings
 from training.sources import Group, Shelf, Source, mixed
 from training.together import Together
 from training.trunk import Layout, Trunk
+
+TOP_UP_EVERY = 8  # steps
 
 
 class TrunkStage:
@@ -43,6 +46,8 @@ class TrunkStage:
         self.model, self.audio, self.sources, self.shelf = model, audio, sources, shelf
         self.settings, self.seed = settings, seed
         self.device = model.norm.weight.device
+        self.pools = {id(source): source for found in sources for source in found.values() if isinstance(source, Pool)}
+        self.waiting: list[list[Group]] = [[] for _ in settings.shapes]
         self.trunk = Trunk(model)
         named = {**dict(model.named_parameters()), **{f"hear.{n}": p for n, p in audio.named_parameters()}}
         inner = ("qkv_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "projection.mlp", "gate_up_proj")
@@ -58,10 +63,15 @@ class TrunkStage:
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs."""
         parts: dict[str, Any] = {"model": self.model, "audio": self.audio, "optimizer": self.optimizer}
-        return {name: part.state_dict() for name, part in parts.items()}
+        # Media are drawn anew: their numbers on the shelf mean nothing to a resumed run.
+        waiting = [
+            [group for group in groups if all((one.keys >= 0).all() for one in group)] for groups in self.waiting
+        ]
+        return {"waiting": waiting, **{name: part.state_dict() for name, part in parts.items()}}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take what `state` gave; networks alone are where a new run starts."""
+        self.waiting = state.get("waiting", self.waiting)
         for name in ("model", "audio", "optimizer"):
             if name in state:
                 getattr(self, name).load_state_dict(state[name])
@@ -114,14 +124,17 @@ class TrunkStage:
             # A resumed run draws what it would have drawn; all processes take rows of one length.
             number = int(np.random.default_rng((self.seed, run.step)).choice(len(shares), p=shares / shares.sum()))
             rng = np.random.default_rng((self.seed, run.step, self.together.rank))
+            if run.step % TOP_UP_EVERY == 0:
+                for pool in self.pools.values():
+                    pool.top_up(rng)
             if run.step < settings.easy_steps:
                 batch = self._draw(self._easy(rng), settings.shapes[0])
             else:
-                batch = self._draw(self.streams(rng, "train")[number], settings.shapes[number])
+                batch = self._draw(self.streams(rng, "train")[number], settings.shapes[number], self.waiting[number])
             targets = self.tensor(batch.targets)
             with self._weights():
                 logits = self.logits(batch)
-                loss = functional.cross_entropy(logits, targets)
+                loss = weighed(functional.cross_entropy(logits, targets, reduction="none"), batch)
                 balance = torch.stack([load.balance for load in self.trunk.loads.values()]).sum()
                 (loss + settings.balance * balance).backward()
             self.optimizer.step(schedule(run.step, settings.steps, decay=settings.decay), self.together)
@@ -153,8 +166,8 @@ class TrunkStage:
         weights = phases[self.run.step * len(phases) // self.settings.easy_steps]
         return mixed({name: (self.sources[0][name], weight) for name, weight in weights.items()}, rng, "train")
 
-    def _draw(self, stream: Iterator[Group], shape: Rows) -> Batch:
-        return pack(stream, shape.rows, shape.length)
+    def _draw(self, stream: Iterator[Group], shape: Rows, waiting: list[Group] | None = None) -> Batch:
+        return pack(stream, shape.rows, shape.length, waiting=waiting)
 
     def _weights(self) -> AbstractContextManager[None]:
         """The exact weights, or from `fp8_from` on those that will be stored."""
@@ -191,3 +204,13 @@ class TrunkStage:
                 for number, example in enumerate(batch.examples):
                     results[example.task].append(number not in wrong)
         return {f"exact {task} ({len(hits)})": float(np.mean(hits)) for task, hits in sorted(results.items())}
+
+
+def weighed(losses: Tensor, batch: Batch) -> Tensor:
+    """The mean of the losses [m] of a batch's predictions; an example of n predictions weighs the root of n.
+
+    Were all predictions equal, a run of four hundred letters would outweigh a hundred questions about pictures.
+    """
+    counts = np.bincount(batch.example_of)[batch.example_of]
+    weights = torch.from_numpy(counts**-0.5).to(losses)
+    return (losses * weights).sum() / weights.sum()
