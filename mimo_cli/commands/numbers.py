@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mimo_cli.engine.stats import GenerationStats
+from mimo_cli.engine.stats import ExpertTraffic, GenerationStats
 from mimo_cli.units import format_bytes, format_count, format_duration
 
 
@@ -19,12 +19,18 @@ def numbers_line(stats: GenerationStats, think_tokens: int) -> str:
     answer = f"answer {format_count(stats.generated_tokens - think_tokens)} tok"
     parts.append(f"{answer} {format_rate(stats.decode_tps)}" if stats.decode_tps else answer)
     parts.append(f"first {format_duration(stats.first_token_s)}")
-    if stats.decode_experts.hit_rate is not None:
-        parts.append(f"hit RAM {stats.decode_experts.hit_rate:.0%}".replace("%", " %"))
+    if stats.decode_experts.asked:
+        parts.append(f"hit {_tier_shares(stats.decode_experts)}")
     if stats.decode_experts.bytes_read:
         parts.append(f"read {format_bytes(stats.bytes_per_token)}/tok")
     parts.append(f"ctx {context_share(stats.context_tokens, stats.context_limit)}")
     return " | ".join(parts)
+
+
+def _tier_shares(traffic: ExpertTraffic) -> str:
+    """Render where experts were found: `GPU 61 % RAM 37 % disk 2 %`, without the tiers that had none."""
+    tiers = {"GPU": traffic.card_hits, "RAM": traffic.hits, "disk": traffic.misses}
+    return " ".join(f"{name} {100 * count / traffic.asked:.0f} %" for name, count in tiers.items() if count)
 
 
 def format_rate(tokens_per_s: float) -> str:
@@ -72,11 +78,13 @@ def timing_fields(stats: GenerationStats, load_s: float) -> dict[str, float | No
 
 def memory_fields(stats: GenerationStats) -> dict[str, Any]:
     """Return what the answer held and moved in memory."""
+    experts = stats.decode_experts
     return {
         "kv_bytes": stats.kv_bytes,
         "context_tokens": stats.context_tokens,
         "context_limit": stats.context_limit,
         "peak_rss_bytes": stats.peak_rss_bytes,
-        "expert_hit_rate": stats.decode_experts.hit_rate,
+        "expert_hit_rate": experts.hit_rate,
+        "expert_card_hit_rate": experts.card_hits / experts.asked if experts.asked else None,
         "expert_bytes_per_token": round(stats.bytes_per_token),
     }

@@ -173,7 +173,8 @@ class Engine:
             return ExpertTraffic(experts.hits, experts.misses, experts.bytes_read)
         counters = experts.counters
         sums = counters.hits, counters.misses, counters.disk_bytes
-        return ExpertTraffic(*sums, counters.read_s, counters.wait_s)
+        card_hits = self.card.experts.counters.hits if self.card is not None else 0
+        return ExpertTraffic(*sums, counters.read_s, counters.wait_s, card_hits)
 
     def drop_experts(self) -> None:
         """Forget the experts held in memory, for a cold measurement."""

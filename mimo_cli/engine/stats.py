@@ -20,9 +20,10 @@ OnProgress: TypeAlias = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class ExpertTraffic:
-    """Experts asked for since some moment: found in memory, fetched, and the bytes fetched.
+    """Experts asked for since some moment: found in RAM, fetched from disk, and the bytes fetched.
 
-    read_s: seconds in which at least one was being fetched; wait_s: seconds in which computing stood still for one.
+    read_s: seconds in which at least one was being fetched; wait_s: seconds in which computing stood still for one;
+    card_hits: found on the graphics card, so that RAM was not asked.
     """
 
     hits: int = 0
@@ -30,12 +31,17 @@ class ExpertTraffic:
     bytes_read: int = 0
     read_s: float = 0.0
     wait_s: float = 0.0
+    card_hits: int = 0
+
+    @property
+    def asked(self) -> int:
+        """Experts that were needed."""
+        return self.card_hits + self.hits + self.misses
 
     @property
     def hit_rate(self) -> float | None:
-        """Share found in memory, 0 to 1; None where no expert was needed."""
-        asked = self.hits + self.misses
-        return self.hits / asked if asked else None
+        """Share found in memory, the card's or RAM, 0 to 1; None where no expert was needed."""
+        return (self.card_hits + self.hits) / self.asked if self.asked else None
 
     def __add__(self, other: "ExpertTraffic") -> "ExpertTraffic":
         return ExpertTraffic(
@@ -44,6 +50,7 @@ class ExpertTraffic:
             self.bytes_read + other.bytes_read,
             self.read_s + other.read_s,
             self.wait_s + other.wait_s,
+            self.card_hits + other.card_hits,
         )
 
     def __sub__(self, earlier: "ExpertTraffic") -> "ExpertTraffic":
@@ -53,6 +60,7 @@ class ExpertTraffic:
             self.bytes_read - earlier.bytes_read,
             self.read_s - earlier.read_s,
             self.wait_s - earlier.wait_s,
+            self.card_hits - earlier.card_hits,
         )
 
 

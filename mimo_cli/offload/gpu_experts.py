@@ -357,5 +357,5 @@ class GpuExperts:
 
     def _upload_one(self, slots: GpuSlots, layer: int, expert: int, slot: int) -> None:
         after = self.device.record()  # the victim may be in use by what was asked for so far
-        for _, record in self.store.fetch(layer, [expert]):
+        for _, record in self.store.fetch(layer, [expert], is_asked=False):
             slots.keep(layer, expert, slot, record, after)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from mimo_cli.commands.numbers import (
@@ -28,8 +30,18 @@ STATS = GenerationStats(
 def test_numbers_line_is_the_documented_one() -> None:
     assert numbers_line(STATS, think_tokens=312) == (
         "prompt 1,204 tok (cached 1,100) 3.2 s 32 t/s | think 312 | answer 88 tok 9.4 t/s | first 3.9 s"
-        " | hit RAM 61 % | read 25 MB/tok | ctx 1.6k/32k"
+        " | hit RAM 61 % disk 39 % | read 25 MB/tok | ctx 1.6k/32k"
     )
+
+
+def test_a_card_is_a_tier_of_its_own() -> None:
+    traffic = ExpertTraffic(hits=37, misses=2, bytes_read=1, card_hits=61)
+    stats = replace(STATS, decode_experts=traffic)
+    assert " | hit GPU 61 % RAM 37 % disk 2 % | " in numbers_line(stats, 0)
+    fields = memory_fields(stats)
+    assert fields["expert_hit_rate"] == pytest.approx(0.98)
+    assert fields["expert_card_hit_rate"] == pytest.approx(0.61)
+    assert traffic + traffic - traffic == traffic
 
 
 def test_numbers_line_leaves_out_what_did_not_happen() -> None:

@@ -170,6 +170,24 @@ def test_times_are_measured_on_the_experts_themselves() -> None:
         assert torch.equal(answers(engine)[1], expected()[1]) and engine.card.experts.counters.hits > before
 
 
+@pytest.mark.parametrize("slots", [20, 96])
+def test_every_expert_of_a_token_is_counted_where_it_was_found(slots: int) -> None:
+    with on_card(slots) as engine:
+        assert engine.card is not None
+        sequence = engine.start_sequence(64)
+        logits = sequence.prefill(Prompt(tuple(golden_ids(1)[:8])))
+        found = set()
+        for _ in range(6):
+            before = engine.expert_traffic()
+            logits = sequence.decode(int(logits.argmax()))
+            traffic = engine.expert_traffic() - before
+            assert traffic.asked == engine.config.num_experts_per_tok * len(engine.config.moe_layers)
+            assert traffic.hit_rate == (traffic.card_hits + traffic.hits) / traffic.asked
+            found |= {"card"} if traffic.card_hits else set()
+            found |= {"store"} if traffic.hits or traffic.misses else set()
+        assert found == {"card", "store"}  # those of the card arrive while tokens are decoded
+
+
 def test_dropping_experts_forgets_those_of_the_card() -> None:
     with on_card(96) as engine:
         answers(engine)
