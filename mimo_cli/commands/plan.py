@@ -43,7 +43,7 @@ def plan(
         typer.Option("--disk", metavar="SIZE", parser=read_size, help="Disk space for the files [enough]."),
     ] = None,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Run random experts of the real size from RAM and disk here, a minute.")
+        bool, typer.Option("--measure", help="Run random experts of the real size from RAM and disk here (1-2 min).")
     ] = False,
     as_json: Annotated[bool, typer.Option("-j", "--json", help="One JSON object.")] = False,
 ) -> int:

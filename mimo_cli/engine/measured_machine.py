@@ -1,16 +1,18 @@
 """`mimo plan --measure`: what experts of the real size take on this machine, from memory and from disk.
 
     a slice of three layers with 32 experts in each, in memory -> time of every kind of layer, reading and decoding
-    its experts in files, memory for half of them              -> time of a layer of experts by the number of misses
+    the same engine, memory for half of the experts            -> time of a layer of experts by the number of misses
 
 From these a forecast of any number of layers and any hit rate: each layer takes what its kind took, and experts that
-are missing cost what they cost here, reading and computing side by side as they really ran. Three quarters of a minute
-and a gigabyte or two of disk, which are given back.
+are missing cost what they cost here, reading and computing side by side as they really ran. A minute or two and a
+gigabyte of disk, which is given back.
 """
 
+import random
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from math import comb
 from pathlib import Path
@@ -23,21 +25,26 @@ from mimo_cli.engine.bench import Run, measure_rows
 from mimo_cli.engine.compute import Compute
 from mimo_cli.engine.disk_experts import disk_experts, expert_files
 from mimo_cli.engine.disk_probe import probe_reads
+from mimo_cli.engine.engine import Engine
+from mimo_cli.engine.forced_routing import forced_routing
 from mimo_cli.engine.forecast import LayerTimes, extrapolate
+from mimo_cli.engine.generate import generate
 from mimo_cli.engine.model_sizes import ModelSizes, model_sizes
 from mimo_cli.engine.placement import Placement
 from mimo_cli.engine.random_weights import RandomReader, RandomRecords
+from mimo_cli.engine.routing_trace import RoutingTrace, TracedPass
+from mimo_cli.engine.sampling import SamplingParams
 from mimo_cli.engine.shape_bench import mean_pass
 from mimo_cli.engine.slice import RecordFormat, ShapeSpec, build_slice, require_room
 from mimo_cli.engine.speed_model import Rates, Span, Speed, expected_hits, forecast_speed, prompt_reads
 from mimo_cli.engine.step_meter import StepMeter
 from mimo_cli.errors import MimoError
+from mimo_cli.media.prompt import Prompt
 from mimo_cli.offload.expert_store import ExpertStore
-from mimo_cli.offload.reading import Reading, open_source
-from mimo_cli.quant.kernels import Kernels, missing_reason
+from mimo_cli.offload.reading import Reading
+from mimo_cli.quant.kernels import missing_reason
 from mimo_cli.quant.random_streams import RandomStreams
 from mimo_cli.store.plan import DenseFormat
-from mimo_cli.store.records import StoreRecords
 
 EXPERTS = 32
 """Of each layer that is measured: with 16 of 32 in memory a token misses anything from none to all."""
@@ -55,7 +62,7 @@ class MeasuredMachine:
     """Times of one machine and one pair of formats, in seconds; rates in GB/s.
 
     decode, prefill     a pass of the slice `config`, all experts in memory
-    step_s              a layer of experts for one token, by the number of its experts that were missing
+    step_s              a whole layer with experts, for one token, by the number of its experts that were missing
     """
 
     config: ModelConfig
@@ -91,12 +98,16 @@ class MeasuredMachine:
         if resident_s is None:
             raise MimoError("the model has a kind of layer that was not measured")
         base_s = resident_s * self._compute_factor(placement)
+        if hit_rate >= 1.0:
+            return base_s
+        # With all experts in memory the layers are one native call; otherwise each is some calls, which cost, too.
+        alone_s = max(0.0, self.step_s[0] - statistics.fmean(self.decode.layer_s[i] for i in self.config.moe_layers))
         active = release.num_experts_per_tok
         late_s = 0.0
         for misses in range(1, active + 1):
             chance = comb(active, misses) * (1 - hit_rate) ** misses * hit_rate ** (active - misses)
             late_s += chance * max(0.0, self.step_s[misses] - self.step_s[0])
-        return base_s + len(release.moe_layers) * late_s * self._disk_factor(placement, rates)
+        return base_s + len(release.moe_layers) * (alone_s + late_s * self._disk_factor(placement, rates))
 
     def _prefill_s(self, placement: Placement, rates: Rates) -> tuple[float, float]:
         """Return the seconds of computing and of reading for a prompt as long as the context."""
@@ -157,79 +168,85 @@ def measure_machine(
         probe_bytes=0,
     )
     require_room(spec, reader, records, compute)
-    tell("measuring layers in memory")
-    with build_slice(spec, reader, records, compute) as engine, StepMeter(engine) as meter:
-        (measured,) = list(measure_rows(engine, spec.bench, meter))
-    # The median run: other programs disturb single ones, and a plan is for a machine that is free.
-    decoded, read = (sorted(measured.runs, key=key)[RUNS // 2] for key in (_decode_s, _prefill_s))
-    decode = mean_pass([decoded.decode.layer_s], [decoded.stats.decode_s], DECODE_TOKENS)
-    prefill = mean_pass([read.prefill.layer_s], [read.stats.prefill_s], 1)
-    if decode is None or prefill is None:
-        raise MimoError("nothing was measured")
     tell("writing experts to measure the disk")
     with disk_experts(folder, config, records) as stored:
-        tell("measuring experts from disk")
-        return _with_disk(config, sizes, decode, prefill, compute, kernels, stored, reading)
+        tell("measuring layers in memory")
+        with build_slice(spec, reader, stored, compute, reading=reading) as engine:
+            with StepMeter(engine) as meter:
+                (measured,) = list(measure_rows(engine, spec.bench, meter))
+            # The median run: other programs disturb single ones, and a plan is for a machine that is free.
+            decoded, read = (sorted(measured.runs, key=key)[RUNS // 2] for key in (_decode_s, _prefill_s))
+            decode = mean_pass([decoded.decode.layer_s], [decoded.stats.decode_s], DECODE_TOKENS)
+            prefill = mean_pass([read.prefill.layer_s], [read.stats.prefill_s], 1)
+            if decode is None or prefill is None:
+                raise MimoError("nothing was measured")
+            tell("measuring experts from disk")
+            store = engine.experts
+            assert isinstance(store, ExpertStore)
+            store.resize(len(config.moe_layers) * config.n_routed_experts // 2)
+            before = store.counters.snapshot()
+            step_s = measure_steps(engine, store, STEPS)
+            disk_gbps = (store.counters - before).read_gbps or 0.0
+            ceiling = probe_reads(expert_files(stored), stored.record_bytes, 1.0, store.source.threads)
+            return MeasuredMachine(
+                config=config,
+                sizes=sizes,
+                decode=decode,
+                prefill=prefill,
+                prefill_tokens=PROMPT_TOKENS,
+                step_s=step_s,
+                disk_gbps=disk_gbps,
+                disk_ceiling_gbps=ceiling.gbps if ceiling else 0.0,
+                mode=store.source.mode,
+            )
 
 
-def _with_disk(
-    config: ModelConfig,
-    sizes: ModelSizes,
-    decode: LayerTimes,
-    prefill: LayerTimes,
-    compute: Compute,
-    kernels: Kernels,
-    stored: StoreRecords,
-    reading: Reading,
-) -> MeasuredMachine:
-    source = open_source(stored, reading, config.moe_layers, config.n_routed_experts)
-    store = ExpertStore(
-        source,
-        kernels,
-        compute.kernel_precision(stored.up_shape.format),
-        config.moe_layers,
-        config.n_routed_experts,
-        source.slot_bytes * (len(config.moe_layers) * config.n_routed_experts // 2),
-        config.num_experts_per_tok,
-    )
-    try:
-        step_s = measure_steps(store, config, compute.dtype, STEPS)
-        counters = store.counters
-        ceiling = probe_reads(expert_files(stored), stored.record_bytes, 1.0, source.threads)
-        return MeasuredMachine(
-            config=config,
-            sizes=sizes,
-            decode=decode,
-            prefill=prefill,
-            prefill_tokens=PROMPT_TOKENS,
-            step_s=step_s,
-            disk_gbps=counters.read_gbps or 0.0,
-            disk_ceiling_gbps=ceiling.gbps if ceiling else 0.0,
-            mode=source.mode,
-        )
-    finally:
-        store.close()
-
-
-def measure_steps(store: ExpertStore, config: ModelConfig, dtype: torch.dtype, steps: int) -> tuple[float, ...]:
-    """Run single tokens through the layers in turn; returns the seconds of a layer by its number of misses, 0 to A.
+def measure_steps(engine: Engine, store: ExpertStore, steps: int) -> tuple[float, ...]:
+    """Decode so many tokens; returns the seconds of a layer with experts by its number of misses, 0 to A.
 
     What did not happen often is taken from a line through what did.
     """
-    generator = torch.Generator().manual_seed(5)
-    experts, active = config.n_routed_experts, config.num_experts_per_tok
+    config = engine.config
+    ids = torch.randint(config.vocab_size, (steps + 9,), generator=torch.Generator().manual_seed(5)).tolist()
     samples: dict[int, list[float]] = {}
-    weights = torch.full((1, active), 1 / active)
-    with torch.inference_mode():
-        for step in range(steps):
-            for layer in config.moe_layers:
-                hidden_states = torch.randn(1, config.hidden_size, generator=generator).to(dtype)
-                ids = torch.rand(1, experts, generator=generator).argsort(dim=1)[:, :active].contiguous()
-                before, began = store.misses, time.perf_counter()
-                store.run(layer, hidden_states, ids, weights)
-                if step >= steps // 8:  # the slots are full by then
-                    samples.setdefault(store.misses - before, []).append(time.perf_counter() - began)
-    return complete(samples, active)
+    began: list[tuple[float, int]] = []
+
+    def end(*_: object) -> None:
+        at, misses = began.pop()
+        samples.setdefault(store.misses - misses, []).append(time.perf_counter() - at)
+
+    generation = generate(
+        engine.start_sequence(steps + 16),
+        Prompt(tuple(ids[:8])),
+        SamplingParams(temperature=0, max_tokens=steps + 1),
+        force=lambda tokens: (ids[8 + len(tokens)],),
+    )
+    with forced_routing(engine.decoder, _visits(config, steps)), ExitStack() as hooks:
+        for token, _ in enumerate(generation):  # the first one comes out of the prompt
+            if token == max(1, steps // 8):  # the slots are full by then
+                for layer in (engine.decoder.layers[i] for i in config.moe_layers):
+                    handle = layer.register_forward_pre_hook(
+                        lambda *_: began.append((time.perf_counter(), store.misses))
+                    )
+                    hooks.callback(handle.remove)
+                    hooks.callback(layer.register_forward_hook(end).remove)
+    return complete(samples, config.num_experts_per_tok)
+
+
+def _visits(config: ModelConfig, steps: int) -> RoutingTrace:
+    """A routing whose tokens keep none, half, most or all of the experts of the token before, so that few miss, too."""
+    draw = random.Random(5)
+    experts, active = config.n_routed_experts, config.num_experts_per_tok
+    last = [tuple(draw.sample(range(experts), active)) for _ in config.moe_layers]
+    passes = []
+    for step in range(steps):
+        kept = (0, active, active // 2, active - active // 4)[step % 4]
+        for place, chosen in enumerate(last):
+            stay = draw.sample(chosen, kept)
+            others = [expert for expert in range(experts) if expert not in stay]
+            last[place] = (*stay, *draw.sample(others, active - kept))
+        passes.append(TracedPass(1, tuple(last)))
+    return RoutingTrace("made up", tuple(config.moe_layers), experts, active, tuple(passes))
 
 
 def complete(samples: dict[int, list[float]], active: int, enough: int = 3) -> tuple[float, ...]:

@@ -94,17 +94,21 @@ class ShapeSpec:
 
 
 def build_slice(
-    spec: ShapeSpec, reader: RandomReader, records: ExpertRecords, compute: Compute, on_load: OnLoad | None = None
+    spec: ShapeSpec,
+    reader: RandomReader,
+    records: ExpertRecords,
+    compute: Compute,
+    on_load: OnLoad | None = None,
+    reading: Reading = DEFAULT_READING,
 ) -> Engine:
     """Return an engine over random weights: all experts in memory, or from the records' files as `spec.disk` says.
 
-    It has neither towers nor MTP modules. Raises CapacityError where the memory of a disk tier does not suffice.
+    It has neither towers nor MTP modules. `reading` is how files are read where `spec.disk` does not say. Raises
+    CapacityError where the memory of a disk tier does not suffice.
     """
     config, disk = spec.config, spec.disk
     resident = resident_bytes(records.record_bytes, config.n_routed_experts * len(config.moe_layers))
-    experts = open_experts(
-        reader, config, compute, 0 if disk else resident, records, disk.reading if disk else DEFAULT_READING
-    )
+    experts = open_experts(reader, config, compute, 0 if disk else resident, records, disk.reading if disk else reading)
     decoder = build_empty(lambda: TextModel(config, experts, compute.dtype))
     bindings = pack_linears(decoder, text_bindings(decoder), reader, compute)
     budget = None

@@ -28,15 +28,18 @@ def sizes(experts: str = "int4", dense: str = "int8") -> ModelSizes:
     return model_sizes(RELEASE, None, experts, dense)  # type: ignore[arg-type]
 
 
-def machine(step_ms: float = 10.0) -> MeasuredMachine:
-    """4 ms for a layer of experts, 6 ms for the dense one, 20 ms for the rest; each miss 10 ms more."""
+def machine(step_ms: float = 10.0, alone_ms: float = 4.0) -> MeasuredMachine:
+    """4 ms for a layer of experts, 6 ms for the dense one, 20 ms for the rest; each miss 10 ms more.
+
+    alone_ms: a layer of experts that is a call of its own, as all are where some experts are on disk.
+    """
     return MeasuredMachine(
         config=SLICE,
         sizes=model_sizes(SLICE, None, "int4", "int8"),
         decode=LayerTimes((0.006, 0.004, 0.004), 0.020),
         prefill=LayerTimes((1.0, 2.0, 2.0), 0.0),
         prefill_tokens=256,
-        step_s=tuple(0.001 + step_ms / 1000 * misses for misses in range(9)),
+        step_s=tuple((alone_ms + step_ms * misses) / 1000 for misses in range(9)),
         disk_gbps=1.0,
         disk_ceiling_gbps=1.1,
         mode="direct",
@@ -60,6 +63,14 @@ def test_misses_cost_what_they_cost_here() -> None:
     # Each of 8 experts is missing with one half, independently: 4 on average, at 10 ms, in each of 47 layers.
     assert 1 / middle(speed.decode_tps) == pytest.approx(0.214 + 47 * 4 * 0.010)
     assert speed.decode_limit == "disk"
+
+
+def test_layers_that_are_calls_of_their_own_cost_more_as_soon_as_anything_can_miss() -> None:
+    placement = plan_placement(sizes(), 30 * GB, 1024)
+    slow, plain = machine(alone_ms=5.0), machine()
+    assert slow.forecast(placement, RATES, Span(1.0, 1.0)) == plain.forecast(placement, RATES, Span(1.0, 1.0))
+    tokens_s = [1 / middle(one.forecast(placement, RATES, Span(0.5, 0.5)).decode_tps) for one in (slow, plain)]
+    assert tokens_s[0] - tokens_s[1] == pytest.approx(47 * 0.001)
 
 
 def test_a_faster_disk_and_smaller_experts_shorten_the_misses() -> None:
