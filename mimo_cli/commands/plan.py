@@ -82,6 +82,8 @@ def _plan(
 
     subject = _subject(model, shape)
     scenario, source = _scenario(subject, model, shape, disk)
+    if scenario.vram_bytes is not None and measure:
+        raise UsageError("--measure runs on the processor, --vram plans for a card", hint="leave one of them away")
     placement = scenario.place()
     hits = routed_hits(shape.routing.value if shape.routing else None, Path(shape.trace) if shape.trace else None)
     base: Forecast = forecast_speed
@@ -95,8 +97,6 @@ def _plan(
     def forecast(placement: "Placement", rates: "Rates") -> "Speed":
         return base(placement, rates, hits(placement))
 
-    if scenario.vram_bytes is not None and measure:
-        raise UsageError("--measure runs on the processor, --vram plans for a card", hint="leave one of them away")
     is_forecast = placement.fits and scenario.vram_bytes is None  # nothing was ever measured on a card
     speed = forecast(placement, scenario.rates) if is_forecast else None
     changes = helpful_changes(scenario, forecast) if scenario.vram_bytes is None else []

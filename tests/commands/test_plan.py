@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mimo_cli.engine import measured_machine
 from mimo_cli.miniature.bundled import bundled_path
 from tests.support.cli import Run, run_cli
 
@@ -152,7 +153,10 @@ def test_too_small_a_card_is_told(plan: Plan) -> None:
 
 
 @pytest.mark.parametrize("argv", [("--vram", "auto"), ("--vram", "50%"), ("--vram", "24G", "--measure")])
-def test_a_share_of_no_card_is_refused(plan: Plan, argv: tuple[str, ...]) -> None:
+def test_a_share_of_no_card_is_refused_before_anything_is_measured(
+    plan: Plan, argv: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measured_machine, "measure_machine", lambda *_: pytest.fail("it was measured"))
     assert plan(*argv, "--ram", "64G").code == 2
 
 
