@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from training.packing import pack
+from training.packing import PATIENCE, pack
 from training.prompts import Example
 
 
@@ -41,3 +41,19 @@ def test_media_rows_are_placed_by_number_and_row() -> None:
     assert batch.media_at.tolist() == [1, 2]
     assert batch.media_uid.tolist() == [2, 2]
     assert batch.media_row.tolist() == [0, 1]
+
+
+def test_a_group_goes_where_it_leaves_least_room_and_waits_where_there_is_none() -> None:
+    waiting = [[_example("first", 2)]]
+    groups = [[_example("abcdef", 2)], [_example("ij", 1)], [_example("xyz", 1)], [_example("long" * 2, 2)]]
+    batch = pack(iter(groups), 2, 8, waiting=waiting)
+    rows = ["".join(map(chr, row[: int(used.sum())])) for row, used in zip(batch.ids, batch.valid, strict=True)]
+    assert rows == ["firstxyz", "abcdefij"]
+    assert ["".join(map(chr, one.ids)) for group in waiting for one in group] == ["longlong"]
+
+
+def test_a_batch_ends_when_enough_groups_wait() -> None:
+    waiting: list[list[Example]] = []
+    groups = iter([[_example(letter * 8, 2)] for letter in "abcdefghijklmnopqrstuvwxyz"[: PATIENCE + 5]])
+    assert pack(groups, 1, 8, waiting=waiting).valid.all()
+    assert len(waiting) == PATIENCE and len(list(groups)) == 4

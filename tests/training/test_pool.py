@@ -68,6 +68,13 @@ def test_a_group_is_served_a_few_times_and_replaced(encoder: Encoder) -> None:
     served = [pool(rng, "train")[0].ids.tobytes() for _ in range(40)]
     assert max(served.count(one) for one in served) == 2
     assert len(made) >= 5
+    before = len(made)
+    pool.top_up(rng)
+    pool.top_up(rng)
+    assert len(made) <= before + 1  # filled up once, and full from then on
+    for _ in range(4):  # half of what is there is used up before more is drawn in between
+        pool(rng, "train")
+    assert len(made) <= before + 1
 
 
 def test_media_shared_by_samples_are_made_ready_once() -> None:

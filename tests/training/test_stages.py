@@ -13,12 +13,13 @@ from mimo_cli.model.audio_tokenizer import AudioTokenizer
 from training.architecture import audio_tokenizer_config
 from training.export import Parts
 from training.mix import text_sources
-from training.prompts import Prompter
+from training.packing import pack
+from training.prompts import Example, Prompter
 from training.settings import MtpSettings, Rows, TrunkSettings
 from training.sources import Shelf
 from training.stages.audio import WORD_IDS, fit_code_books, frame_labels
 from training.stages.mtp import MtpStage
-from training.stages.trunk import TrunkStage
+from training.stages.trunk import TrunkStage, weighed
 from training.trunk import Trunk
 
 SHAPE = Rows(1, 96, 1.0, {"drills": 1.0})
@@ -88,3 +89,11 @@ def test_code_books_leave_less_and_less_over() -> None:
     assert left == sorted(left, reverse=True) and left[-1] < 0.9 * left[0]
     books = [stage._codebook.embed for stage in codec.quantizer.vq.layers]
     assert all(torch.equal(book, book.bfloat16().float()) for book in books), "inference reads them in bfloat16"
+
+
+def test_an_example_weighs_the_root_of_its_length() -> None:
+    ids = np.arange(12)
+    batch = pack(iter([[Example(ids[:3], ids[:3], 2)], [Example(ids, ids, 3)]]), 1, 16, share=False)
+    losses = torch.tensor([1.0] + [0.0] * 9)  # one token of the first, nine of the second
+    assert weighed(losses, batch) == pytest.approx(1 / (1 + 3))
+    assert weighed(1 - losses, batch) == pytest.approx(3 / (1 + 3))
