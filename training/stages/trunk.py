@@ -71,7 +71,9 @@ class TrunkStage:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take what `state` gave; networks alone are where a new run starts."""
-        self.waiting = state.get("waiting", self.waiting)
+        waiting = state.get("waiting", [])
+        if len(waiting) == len(self.waiting):  # else the settings have other rows now
+            self.waiting = waiting
         for name in ("model", "audio", "optimizer"):
             if name in state:
                 getattr(self, name).load_state_dict(state[name])
