@@ -98,9 +98,9 @@ class MeasuredMachine:
         if resident_s is None:
             raise MimoError("the model has a kind of layer that was not measured")
         base_s = resident_s * self._compute_factor(placement)
-        if hit_rate >= 1.0:
+        if placement.resident_share >= 1.0:
             return base_s
-        # With all experts in memory the layers are one native call; otherwise each is some calls, which cost, too.
+        # With a slot for every expert the layers are one native call; otherwise each is some calls, which cost, too.
         alone_s = max(0.0, self.step_s[0] - statistics.fmean(self.decode.layer_s[i] for i in self.config.moe_layers))
         active = release.num_experts_per_tok
         late_s = 0.0

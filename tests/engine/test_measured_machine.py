@@ -65,12 +65,14 @@ def test_misses_cost_what_they_cost_here() -> None:
     assert speed.decode_limit == "disk"
 
 
-def test_layers_that_are_calls_of_their_own_cost_more_as_soon_as_anything_can_miss() -> None:
-    placement = plan_placement(sizes(), 30 * GB, 1024)
+def test_layers_that_are_calls_of_their_own_cost_more_wherever_an_expert_has_no_slot() -> None:
     slow, plain = machine(alone_ms=5.0), machine()
-    assert slow.forecast(placement, RATES, Span(1.0, 1.0)) == plain.forecast(placement, RATES, Span(1.0, 1.0))
-    tokens_s = [1 / middle(one.forecast(placement, RATES, Span(0.5, 0.5)).decode_tps) for one in (slow, plain)]
-    assert tokens_s[0] - tokens_s[1] == pytest.approx(47 * 0.001)
+    everything = plan_placement(sizes(), 300 * GB, 1024)
+    assert slow.forecast(everything, RATES, Span(1.0, 1.0)) == plain.forecast(everything, RATES, Span(1.0, 1.0))
+    some = plan_placement(sizes(), 30 * GB, 1024)
+    for hits in (Span(0.5, 0.5), Span(1.0, 1.0)):  # also where by chance all of them are found
+        tokens_s = [1 / middle(one.forecast(some, RATES, hits).decode_tps) for one in (slow, plain)]
+        assert tokens_s[0] - tokens_s[1] == pytest.approx(47 * 0.001)
 
 
 def test_a_faster_disk_and_smaller_experts_shorten_the_misses() -> None:
