@@ -185,17 +185,17 @@ class ExpertStore:
         """Yield place and record, uint8, of all of some ascending experts in their order, read where they must be.
 
         A record holds until the next one is asked for. Nothing else may be asked of the store before the end. Where no
-        step has asked for them (is_asked False), hits and misses stay as they are.
+        step has asked for them (is_asked False), hits, their bytes and misses stay as they are.
         """
         with self._turn:
             counters = self.cache.counters
-            before = counters.hits, counters.misses
+            before = counters.hits, counters.ram_bytes, counters.misses
             self.cache.note(layer, experts)
             for ready in self.cache.arriving(layer, experts, in_order=True):
                 for place, address in ready:
                     yield place, self.cache.record(address)
             if not is_asked:
-                counters.hits, counters.misses = before
+                counters.hits, counters.ram_bytes, counters.misses = before
 
     def layer_slots(self, layer: int) -> ExpertSlots:
         """Return where a layer's experts lie, for who runs them himself inside `step`."""

@@ -185,6 +185,8 @@ def test_every_expert_of_a_token_is_counted_where_it_was_found(slots: int) -> No
             assert traffic.hit_rate == (traffic.card_hits + traffic.hits) / traffic.asked
             found |= {"card"} if traffic.card_hits else set()
             found |= {"store"} if traffic.hits or traffic.misses else set()
+        counters = engine.experts.counters
+        assert counters.ram_bytes == counters.hits * engine.experts.records.record_bytes
         assert found == {"card", "store"}  # those of the card arrive while tokens are decoded
 
 
