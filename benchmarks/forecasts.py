@@ -16,10 +16,10 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.synthetic_traces import synthetic_trace
-from mimo_cli.commands.plan_subject import shape_subject
+from mimo_cli.commands.plan_subject import PlanSubject, shape_subject
 from mimo_cli.engine.advice import Scenario
 from mimo_cli.engine.compute import choose_compute
 from mimo_cli.engine.machine_rates import around, rates_here
@@ -29,23 +29,24 @@ from mimo_cli.engine.speed_model import Rates
 from mimo_cli.offload.reading import Reading
 from mimo_cli.units import parse_size
 
-EXPERTS, DENSE = "mxfp4", "int8"
+EXPERTS: Literal["mxfp4"] = "mxfp4"
+DENSE: Literal["int8"] = "int8"
 PROMPT_TOKENS, DECODE_TOKENS, REPEATS = 8, 24, 4
 CONTEXT_TOKENS = 128
 
 
-def measure(layers: int, folder: Path) -> MeasuredMachine:
+def measure(subject: PlanSubject, folder: Path) -> MeasuredMachine:
     """Measure this machine as `mimo plan --measure` does."""
-    subject = shape_subject("v2.5", layers, "auto")
-    sizes = subject.sizes(EXPERTS, DENSE)  # type: ignore[arg-type]
+    sizes = subject.sizes(EXPERTS, DENSE)
     compute = choose_compute(sizes.dtype, "exact")
-    return measure_machine(sizes.config, EXPERTS, DENSE, compute, folder, Reading(remember=folder))  # type: ignore[arg-type]
+    return measure_machine(sizes.config, EXPERTS, DENSE, compute, folder, Reading(remember=folder))
 
 
-def forecast(machine: MeasuredMachine, rates: Rates, layers: int, ram_bytes: int, trace: Path) -> dict[str, Any]:
+def forecast(
+    machine: MeasuredMachine, subject: PlanSubject, rates: Rates, ram_bytes: int, trace: Path
+) -> dict[str, Any]:
     """Forecast the slice with a budget: tokens per second and the share of experts found in memory."""
-    subject = shape_subject("v2.5", layers, "auto")
-    sizes = subject.sizes(EXPERTS, DENSE)  # type: ignore[arg-type]
+    sizes = subject.sizes(EXPERTS, DENSE)
     placement = Scenario(sizes, subject.sizes, rates, ram_bytes, CONTEXT_TOKENS).place()
     hits = routed_hits(None, trace)(placement)
     speed = machine.forecast(placement, rates, hits)
@@ -53,14 +54,14 @@ def forecast(machine: MeasuredMachine, rates: Rates, layers: int, ram_bytes: int
 
 
 def run(layers: int, ram: str, trace: Path, scratch: Path) -> dict[str, Any]:
-    """Run the slice with a budget in a process of its own; returns the row of `mimo bench`."""
+    """Run the slice with a budget in a process of its own; returns the row of `mimo bench`, and how it read."""
     sizes = ["-p", str(PROMPT_TOKENS), "-n", str(DECODE_TOKENS), "-r", str(REPEATS)]
     shape = ["--shape", "v2.5", "--layers", str(layers), "--experts-format", EXPERTS, "--dense-format", DENSE]
     files = ["--ram", ram, "--trace", str(trace), "--scratch", str(scratch), "--json"]
     command = [sys.executable, "-m", "mimo_cli", "bench", *shape, *sizes, *files]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    row: dict[str, Any] = json.loads(done.stdout)["rows"][-1]
-    return row
+    report = json.loads(done.stdout)
+    return {**report["rows"][-1], "mode": report["disk"]["mode"]}
 
 
 def main() -> None:
@@ -76,12 +77,13 @@ def main() -> None:
     trace = folder / "mixed.jsonl"
     synthetic_trace("mixed", layers=arguments.layers - 1).write(trace)
     ratios: dict[str, list[float]] = {}
+    subject = shape_subject("v2.5", arguments.layers, "auto")
     for number in range(arguments.rounds):
-        machine = measure(arguments.layers, folder)
+        machine = measure(subject, folder)
         rates, _ = rates_here(folder, None)
         rates = replace(rates, disk_gbps=around(machine.disk_gbps))
         for ram in arguments.ram.split(","):
-            foretold = forecast(machine, rates, arguments.layers, parse_size(ram), trace)
+            foretold = forecast(machine, subject, rates, parse_size(ram), trace)
             row = run(arguments.layers, ram, trace, arguments.scratch)
             ratio = foretold["decode_tps"] / row["decode_tps"]
             ratios.setdefault(ram, []).append(ratio)
@@ -93,6 +95,7 @@ def main() -> None:
                 "ratio": ratio,
                 "hits_foretold": foretold["hit_rate"],
                 "hits": row["hit_rate"],
+                "modes": [machine.mode, row["mode"]],
                 "dense_layer": row["layer_decode_ms"][0] / (1000 * machine.decode.layer_s[0]),
             }
             rounded = {key: round(value, 3) if isinstance(value, float) else value for key, value in line.items()}
