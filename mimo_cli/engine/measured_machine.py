@@ -41,7 +41,7 @@ from mimo_cli.engine.step_meter import StepMeter
 from mimo_cli.errors import MimoError
 from mimo_cli.media.prompt import Prompt
 from mimo_cli.offload.expert_store import ExpertStore
-from mimo_cli.offload.reading import Reading
+from mimo_cli.offload.reading import Reading, open_source
 from mimo_cli.quant.kernels import missing_reason
 from mimo_cli.quant.random_streams import RandomStreams
 from mimo_cli.store.plan import DenseFormat
@@ -149,8 +149,7 @@ def measure_machine(
 
     Raises MimoError without native kernels or where the disk refuses, CapacityError where memory or disk is short.
     """
-    kernels = compute.kernels
-    if kernels is None:
+    if compute.kernels is None:
         raise MimoError(f"--measure runs the native kernels, and there are none: {missing_reason()}")
     tell = on_stage or (lambda stage: None)
     config = _small(release)
@@ -170,35 +169,44 @@ def measure_machine(
     require_room(spec, reader, records, compute)
     tell("writing experts to measure the disk")
     with disk_experts(folder, config, records) as stored:
+        source = open_source(stored, reading, config.moe_layers, config.n_routed_experts)  # finds out how to read
+        source.close()
+        own = replace(reading, mode=source.mode, remember=None)  # these experts are popular nowhere else
         tell("measuring layers in memory")
-        with build_slice(spec, reader, stored, compute, reading=reading) as engine:
-            with StepMeter(engine) as meter:
-                (measured,) = list(measure_rows(engine, spec.bench, meter))
-            # The median run: other programs disturb single ones, and a plan is for a machine that is free.
-            decoded, read = (sorted(measured.runs, key=key)[RUNS // 2] for key in (_decode_s, _prefill_s))
-            decode = mean_pass([decoded.decode.layer_s], [decoded.stats.decode_s], DECODE_TOKENS)
-            prefill = mean_pass([read.prefill.layer_s], [read.stats.prefill_s], 1)
-            if decode is None or prefill is None:
-                raise MimoError("nothing was measured")
-            tell("measuring experts from disk")
-            store = engine.experts
-            assert isinstance(store, ExpertStore)
-            store.resize(len(config.moe_layers) * config.n_routed_experts // 2)
-            before = store.counters.snapshot()
-            step_s = measure_steps(engine, store, STEPS)
-            disk_gbps = (store.counters - before).read_gbps or 0.0
-            ceiling = probe_reads(expert_files(stored), stored.record_bytes, 1.0, store.source.threads)
-            return MeasuredMachine(
-                config=config,
-                sizes=sizes,
-                decode=decode,
-                prefill=prefill,
-                prefill_tokens=PROMPT_TOKENS,
-                step_s=step_s,
-                disk_gbps=disk_gbps,
-                disk_ceiling_gbps=ceiling.gbps if ceiling else 0.0,
-                mode=store.source.mode,
-            )
+        with build_slice(spec, reader, stored, compute, reading=own) as engine:
+            return _measured(engine, spec, sizes, expert_files(stored), tell)
+
+
+def _measured(
+    engine: Engine, spec: ShapeSpec, sizes: ModelSizes, files: list[Path], tell: Callable[[str], None]
+) -> MeasuredMachine:
+    config, store = engine.config, engine.experts
+    assert isinstance(store, ExpertStore)
+    with StepMeter(engine) as meter:
+        (measured,) = list(measure_rows(engine, spec.bench, meter))
+    # The median run: other programs disturb single ones, and a plan is for a machine that is free.
+    decoded, read = (sorted(measured.runs, key=key)[RUNS // 2] for key in (_decode_s, _prefill_s))
+    decode = mean_pass([decoded.decode.layer_s], [decoded.stats.decode_s], DECODE_TOKENS)
+    prefill = mean_pass([read.prefill.layer_s], [read.stats.prefill_s], 1)
+    if decode is None or prefill is None:
+        raise MimoError("nothing was measured")
+    tell("measuring experts from disk")
+    store.resize(len(config.moe_layers) * config.n_routed_experts // 2)
+    before = store.counters.snapshot()
+    step_s = measure_steps(engine, store, STEPS)
+    disk_gbps = (store.counters - before).read_gbps or 0.0
+    ceiling = probe_reads(files, store.records.record_bytes, 1.0, store.source.threads)
+    return MeasuredMachine(
+        config=config,
+        sizes=sizes,
+        decode=decode,
+        prefill=prefill,
+        prefill_tokens=PROMPT_TOKENS,
+        step_s=step_s,
+        disk_gbps=disk_gbps,
+        disk_ceiling_gbps=ceiling.gbps if ceiling else 0.0,
+        mode=store.source.mode,
+    )
 
 
 def measure_steps(engine: Engine, store: ExpertStore, steps: int) -> tuple[float, ...]:
@@ -210,6 +218,9 @@ def measure_steps(engine: Engine, store: ExpertStore, steps: int) -> tuple[float
     ids = torch.randint(config.vocab_size, (steps + 9,), generator=torch.Generator().manual_seed(5)).tolist()
     samples: dict[int, list[float]] = {}
     began: list[tuple[float, int]] = []
+
+    def begin(*_: object) -> None:
+        began.append((time.perf_counter(), store.misses))
 
     def end(*_: object) -> None:
         at, misses = began.pop()
@@ -225,10 +236,7 @@ def measure_steps(engine: Engine, store: ExpertStore, steps: int) -> tuple[float
         for token, _ in enumerate(generation):  # the first one comes out of the prompt
             if token == max(1, steps // 8):  # the slots are full by then
                 for layer in (engine.decoder.layers[i] for i in config.moe_layers):
-                    handle = layer.register_forward_pre_hook(
-                        lambda *_: began.append((time.perf_counter(), store.misses))
-                    )
-                    hooks.callback(handle.remove)
+                    hooks.callback(layer.register_forward_pre_hook(begin).remove)
                     hooks.callback(layer.register_forward_hook(end).remove)
     return complete(samples, config.num_experts_per_tok)
 

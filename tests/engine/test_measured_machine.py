@@ -14,7 +14,7 @@ from mimo_cli.engine.model_sizes import ModelSizes, model_sizes
 from mimo_cli.engine.placement import plan_placement
 from mimo_cli.engine.speed_model import Rates, Span
 from mimo_cli.errors import MimoError
-from mimo_cli.offload.reading import DEFAULT_READING
+from mimo_cli.offload.reading import Reading
 from tests.support.kernels import needs_kernels
 from tests.support.tiny_shape import tiny_compute, tiny_release
 
@@ -108,11 +108,12 @@ def test_what_was_rarely_seen_is_on_the_line_through_the_rest() -> None:
 @needs_kernels
 def test_a_machine_is_measured_and_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measured_machine, "STEPS", 24)
-    found = measure_machine(tiny_release(), "int4", "int8", tiny_compute(), tmp_path / "caches", DEFAULT_READING)
+    caches = tmp_path / "caches"
+    found = measure_machine(tiny_release(), "int4", "int8", tiny_compute(), caches, Reading(remember=caches))
     assert len(found.step_s) == tiny_release().num_experts_per_tok + 1 and min(found.step_s) > 0
     assert len(found.decode.layer_s) == 3 and min(found.decode.layer_s) > 0
     assert found.disk_gbps > 0 and found.disk_ceiling_gbps > 0
-    assert list((tmp_path / "caches").iterdir()) == []
+    assert list(caches.iterdir()) == []
     placement = plan_placement(model_sizes(tiny_release(), None, "int4", "int8", torch.float32), GB, 64)
     speed = found.forecast(placement, replace(RATES, disk_gbps=Span(found.disk_gbps, found.disk_gbps)))
     assert 0 < speed.decode_tps.low < speed.decode_tps.high
