@@ -404,3 +404,12 @@ def test_the_simulated_device_shows_what_was_not_ordered(forgotten: str) -> None
         if not all(found):
             return
     pytest.fail("the answers are right without it")
+
+
+def test_an_upload_that_outlives_its_pass_still_lands() -> None:
+    device = SimulatedDevice(kernels(), "exact", seed=0, slow=1.0, pace=0)
+    with torch.inference_mode():
+        slot = device.allocate(64)
+        landed = device.upload(torch.ones(64, dtype=torch.uint8), slot, device.record())
+    device.join(landed)
+    assert slot.tolist() == [1] * 64

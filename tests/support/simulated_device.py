@@ -29,10 +29,17 @@ class SimulatedEvent:
 
 
 class _Work:
-    """Steps that follow one another, the first of them after an event."""
+    """Steps that follow one another, the first of them after an event; each in the mode of whoever asked for them."""
 
     def __init__(self, steps: list[Callable[[], None]], after: SimulatedEvent | None, is_slow: bool = False) -> None:
         self.steps, self.after, self.is_slow = deque(steps), after, is_slow
+        self._is_inference = torch.is_inference_mode_enabled()
+
+    def take(self) -> None:
+        """Do the next step, if there is one."""
+        if self.steps:
+            with torch.inference_mode(self._is_inference):
+                self.steps.popleft()()
 
     @property
     def is_ready(self) -> bool:
@@ -201,8 +208,7 @@ class SimulatedDevice:
             self._computing.popleft()
         elif is_last:
             self._uploads.remove(work)
-        if work.steps:
-            work.steps.popleft()()
+        work.take()
         return True
 
 
